@@ -1,0 +1,206 @@
+"""What a block is, and the registry of blocks.
+
+A *leaf* block is one ``nn.Module`` and becomes one node of the graph. A *composite* block is a function
+that adds several nodes. A new block is one new file under ``ablate/blocks``; the registry finds it.
+
+Shapes are those of one example, without the batch axis: ``(C, H, W)``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from ablate.errors import did_you_mean
+
+Shape = tuple[int, ...]
+Value = str
+"""The output of a node, by the node's name; ``input`` is the network's input."""
+
+Stream = Callable[[str], torch.Generator]
+"""A parameter's name within its block → the generator that initialises it."""
+
+INIT_RECIPES = ("kaiming_fan_out", "kaiming_fan_in", "torch_default")
+
+
+class BlockParams(BaseModel):
+    """The parameters of a block. Strict: 3.7 is no int, "8" is no number; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def once(default: Any, **kwargs: Any) -> Any:
+    """A parameter that acts on the first of ``repeat`` blocks only (a stride)."""
+    return Field(default, json_schema_extra={"repeat": "first"}, **kwargs)
+
+
+class Block(nn.Module):
+    """A leaf block: one module, one node.
+
+    A subclass states its name (``class SqueezeExcite(Block, name="se")``), its ``Params``, and takes
+    ``(params, *shapes)``: its parameters and the shape that arrives at each port. Whatever it refuses
+    (8 heads on 20 channels) it refuses by ``ValueError`` with a sentence for the user. It never writes
+    into its input, and never adds its own input to its output: joining is the wiring's business.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[BlockParams]] = BlockParams
+    ports: ClassVar[tuple[str, ...]] = ("x",)
+    variadic: ClassVar[bool] = False
+    """Takes any number of inputs from two on; those beyond ``ports`` are named ``input2``, ``input3``, …"""
+    invariant_parameters: ClassVar[frozenset[str]] = frozenset()
+    """Parameters whose gradient is zero by construction (a bias that a softmax cancels)."""
+    noisy: ClassVar[bool] = False
+    """Draws random numbers in training, seeded by its ``noise_seed``, which is set anew before each step."""
+
+    def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name is not None:
+            cls.name = name
+            register(cls)
+
+    @classmethod
+    def effective(cls, params: Any, *shapes: Shape) -> dict[str, Any]:
+        """What the parameters come to at these shapes. Equal answers mean equal modules.
+
+        The identity of a variant is made of this: a reduction of 16 and one of 32 that both come to a
+        hidden width of 1 are one network.
+        """
+        return dict(params.model_dump(mode="json"))
+
+    @classmethod
+    def is_identity(cls, params: Any, *shapes: Shape) -> bool:
+        """Whether the block returns its first input unchanged (scale 1, rate 0)."""
+        return False
+
+    @classmethod
+    def notes(cls, params: Any, *shapes: Shape) -> tuple[str, ...]:
+        """Where rounding or clamping took place: ``reduction 32 on 16 channels → hidden width 1``."""
+        return ()
+
+    def init(self, stream: Stream, recipe: str) -> None:
+        """Initialise every parameter and buffer in place, each from its own stream.
+
+        The default knows convolutions, linear and norm layers. A block with parameters of its own
+        initialises those and calls ``super().init``.
+        """
+        for path, module in self.named_modules():
+            prefix = f"{path}." if path else ""
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                init_weights(module, prefix, stream, recipe)
+            elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+                module.reset_parameters()
+
+    @classmethod
+    def summary(cls) -> str:
+        return _summary(cls)
+
+
+class Scope(Protocol):
+    """Where a composite puts its nodes; names are relative to the composite."""
+
+    classes: int
+
+    def add(self, name: str, block: str, *inputs: Value, **params: Any) -> Value:
+        """Add a block that reads these values, and return its output."""
+        ...
+
+    def shape(self, value: Value) -> Shape: ...
+
+
+class Composite(ABC):
+    """A composite block: adds several nodes and returns the value that is its output."""
+
+    name: ClassVar[str]
+    Params: ClassVar[type[BlockParams]] = BlockParams
+    ports: ClassVar[tuple[str, ...]] = ("x",)
+    variadic: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name is not None:
+            cls.name = name
+            register(cls)
+
+    @classmethod
+    @abstractmethod
+    def expand(cls, scope: Scope, params: Any, *inputs: Value) -> Value: ...
+
+    @classmethod
+    def summary(cls) -> str:
+        return _summary(cls)
+
+
+BlockType = type[Block] | type[Composite]
+_registry: dict[str, BlockType] = {}
+
+
+def register(block: BlockType) -> None:
+    known = _registry.get(block.name)
+    if known is not None and known.__module__ != block.__module__:
+        raise ValueError(f"block '{block.name}' is defined in {known.__module__} and in {block.__module__}")
+    _registry[block.name] = block
+
+
+def registry() -> dict[str, BlockType]:
+    """Every block by name, sorted."""
+    _load_builtin_blocks()
+    return dict(sorted(_registry.items()))
+
+
+def find(name: str) -> BlockType:
+    """The block of that name; ``KeyError`` with a hint where there is none."""
+    known = registry()
+    if name not in known:
+        raise KeyError(did_you_mean(name, known))
+    return known[name]
+
+
+def port_names(block: BlockType, count: int) -> tuple[str, ...]:
+    """The names of ``count`` input ports; ``ValueError`` where the block does not take that many."""
+    if block.variadic:
+        if count < 2:
+            raise ValueError(f"'{block.name}' joins two or more inputs and was given {count}")
+        return (*block.ports[:count], *(f"input{i}" for i in range(len(block.ports), count)))
+    if count != len(block.ports):
+        raise ValueError(f"'{block.name}' takes {len(block.ports)} input(s) and was given {count}")
+    return block.ports
+
+
+def init_weights(module: nn.Conv2d | nn.Linear, prefix: str, stream: Stream, recipe: str) -> None:
+    """Weights by ``recipe``; biases uniform in ±1/sqrt(fan_in), as torch has it.
+
+    ``kaiming_*`` is He et al., 2015 (arXiv:1502.01852), normal, with the gain of ReLU.
+    """
+    if module.weight.numel() == 0:
+        return
+    generator = stream(f"{prefix}weight")
+    if recipe == "torch_default":
+        nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
+    else:
+        mode: Literal["fan_in", "fan_out"] = "fan_out" if recipe == "kaiming_fan_out" else "fan_in"
+        nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu", generator=generator)
+    if module.bias is not None:
+        fan_in = module.weight[0].numel()
+        bound = fan_in**-0.5
+        nn.init.uniform_(module.bias, -bound, bound, generator=stream(f"{prefix}bias"))
+
+
+def _load_builtin_blocks() -> None:
+    package = importlib.import_module("ablate.blocks")
+    for module in pkgutil.walk_packages(package.__path__, "ablate.blocks."):
+        importlib.import_module(module.name)
+
+
+def _summary(block: BlockType) -> str:
+    """The first line of the class's docstring, or of its file's."""
+    text = block.__dict__.get("__doc__") or importlib.import_module(block.__module__).__doc__ or ""
+    return inspect.cleandoc(text).split("\n", 1)[0]

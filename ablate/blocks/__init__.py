@@ -1,0 +1,1 @@
+"""The built-in blocks: one file each; attention, one paper each."""

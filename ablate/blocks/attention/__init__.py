@@ -1,0 +1,1 @@
+"""Attention: one paper a file."""

@@ -1,0 +1,82 @@
+"""Graph → ``torch.fx.GraphModule``: modules under their nodes' names, parameters initialised by name.
+
+Each parameter is drawn from a stream of its own, seeded by (seed, its full name). So two variants of one
+seed share, bit for bit, the first weights of every module that both have, whatever stands between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import fx, nn
+
+from ablate.block import Block
+from ablate.graph import INPUT, Graph, Node
+from ablate.streams import generator, stream_seed
+
+
+def build(graph: Graph, *, seed: int = 0, recipe: str = "kaiming_fan_out") -> fx.GraphModule:
+    """The graph as a PyTorch module: ``(B, C, H, W)`` float in, the output node's shape out.
+
+    Parameter names are ``stage1.0.conv1.weight``. The global random state is left as it was.
+    """
+    root = nn.Module()
+    for node in graph.nodes:
+        if node.module == node.name:
+            _attach(root, node.name, _module(node, seed, recipe))
+    lowered = fx.Graph()
+    values = {INPUT: lowered.placeholder(INPUT)}
+    for node in graph.nodes:
+        values[node.name] = lowered.call_module(node.module, tuple(values[source] for source in node.inputs))
+    lowered.output(values[graph.output])
+    network = fx.GraphModule(root, lowered, class_name="Network")
+    network.meta["nodes"] = {values[node.name].name: node.name for node in graph.nodes}
+    return network
+
+
+def _module(node: Node, seed: int, recipe: str) -> Block:
+    # A block whose constructor draws (a third party's) draws from the node's own stream.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream_seed(seed, "construct", node.name))
+        module = node.block(node.params, *node.shapes)
+    with torch.no_grad():
+        module.init(lambda name: generator(seed, "init", f"{node.name}.{name}"), recipe)
+    return module
+
+
+def _attach(root: nn.Module, name: str, module: nn.Module) -> None:
+    *scopes, last = name.split(".")
+    parent = root
+    for scope in scopes:
+        if scope not in parent._modules:
+            parent.add_module(scope, nn.Module())
+        parent = parent.get_submodule(scope)
+    parent.add_module(last, module)
+
+
+def noisy_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that draw random numbers in training (dropout), by name."""
+    for name, module in network.named_modules():
+        if getattr(module, "noisy", False):
+            yield name, module
+
+
+def seed_noise(network: nn.Module, seed: int, step: int) -> None:
+    """Before each training step: what a module draws depends on (seed, its name, the step) and on nothing else."""
+    for name, module in noisy_modules(network):
+        module.noise_seed = stream_seed(seed, "noise", name, step)  # type: ignore[assignment]
+
+
+def parameter_digests(network: nn.Module) -> dict[str, str]:
+    """The SHA-256 of every parameter and buffer, to compare variants bit for bit."""
+    return {name: tensor_digest(tensor) for name, tensor in network.state_dict().items()}
+
+
+def tensor_digest(tensor: torch.Tensor) -> str:
+    """The SHA-256 of a tensor's type, shape and bytes."""
+    plain = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,183 @@
+"""What a network costs: parameters, FLOPs and activations, a row per node.
+
+FLOPs are counted as the papers count them: multiply-accumulates of convolutions and matrix products,
+attention included. fvcore counts; handlers of ours add what it misses. Elementwise operations, norms and
+poolings count as none by that convention; an operation that is neither counted nor in that list is named
+in ``uncounted`` and never passes as a silent 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import fx
+
+from ablate.block import Block, BlockParams, Shape
+from ablate.graph import Graph
+
+NOT_COUNTED_BY_CONVENTION = frozenset(
+    f"aten::{name}"
+    for name in (
+        "add add_ sub rsub mul div neg pow sqrt rsqrt exp log abs clamp max min mean sum amax amin "
+        "sigmoid relu leaky_relu gelu silu tanh softmax log_softmax hardsigmoid hardswish "
+        "batch_norm layer_norm group_norm native_layer_norm "
+        "adaptive_avg_pool2d adaptive_max_pool2d avg_pool2d max_pool2d "
+        "pad constant_pad_nd dropout feature_dropout upsample_nearest2d upsample_bilinear2d lt gt ge le ones_like "
+        "rand rand_like bernoulli where fill zeros_like new_zeros repeat expand_as expand roll meshgrid"
+    ).split()
+)
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """One node's share, for one example."""
+
+    name: str
+    block: str
+    shape: Shape
+    params: int
+    flops: int
+    activations: int
+    """Values in the node's output."""
+    insertion: str | None = None
+    uncounted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A network's cost for one example of ``input_shape``."""
+
+    input_shape: Shape
+    rows: tuple[NodeCost, ...]
+
+    @cached_property
+    def params(self) -> int:
+        return sum(row.params for row in self.rows)
+
+    @cached_property
+    def flops(self) -> int:
+        return sum(row.flops for row in self.rows)
+
+    @cached_property
+    def activations(self) -> int:
+        return sum(row.activations for row in self.rows)
+
+    @cached_property
+    def uncounted(self) -> dict[str, tuple[str, ...]]:
+        """Operations that no counter knows, by node."""
+        return {row.name: row.uncounted for row in self.rows if row.uncounted}
+
+    def by_insertion(self) -> dict[str, tuple[int, int]]:
+        """(params, FLOPs) that each insertion brings."""
+        return self._grouped(lambda row: row.insertion)
+
+    def by_stage(self) -> dict[str, tuple[int, int]]:
+        """(params, FLOPs) of each node of the spec: of the first segment of the names."""
+        return self._grouped(lambda row: row.name.split(".")[0])
+
+    def _grouped(self, key: Callable[[NodeCost], str | None]) -> dict[str, tuple[int, int]]:
+        groups: dict[str, tuple[int, int]] = {}
+        for row in self.rows:
+            name = key(row)
+            if name is not None:
+                params, flops = groups.get(name, (0, 0))
+                groups[name] = (params + row.params, flops + row.flops)
+        return groups
+
+
+def cost_of(graph: Graph) -> Cost:
+    """The cost of a graph. A module that two nodes call has its parameters counted once."""
+    rows: list[NodeCost] = []
+    counted: set[str] = set()
+    for node in graph.nodes:
+        params, flops, uncounted = _leaf_cost(node.block, node.params.model_dump_json(), node.shapes)
+        own = 0 if node.module in counted else params
+        counted.add(node.module)
+        rows.append(
+            NodeCost(node.name, node.block.name, node.shape, own, flops, prod(node.shape), node.insertion, uncounted)
+        )
+    return Cost(graph.input_shape, tuple(rows))
+
+
+def cost(network: fx.GraphModule, input_shape: Shape) -> Cost:
+    """The cost of a built network, counted on the modules themselves. ``input_shape`` has the batch axis first.
+
+    Unlike ``cost_of`` this looks at the modules only, so it checks the graph's count.
+    """
+    names = network.meta.get("nodes", {})
+    counter = _Counter(network)
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        counter.run(torch.zeros(input_shape))
+    network.train(was_training)
+    rows: list[NodeCost] = []
+    seen: set[int] = set()
+    for call, module, shapes, shape in counter.calls:
+        flops, uncounted = count_flops(module, shapes)
+        own = 0 if id(module) in seen else sum(p.numel() for p in module.parameters())
+        seen.add(id(module))
+        kind = getattr(type(module), "name", type(module).__name__)
+        rows.append(NodeCost(names.get(call, call), kind, shape, own, flops, prod(shape), None, uncounted))
+    return Cost(tuple(input_shape[1:]), tuple(rows))
+
+
+class _Counter(fx.Interpreter):
+    """Records which module was called with which shapes."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.calls: list[tuple[str, torch.nn.Module, tuple[Shape, ...], Shape]] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        output = super().run_node(n)
+        if n.op == "call_module":
+            args, _ = self.fetch_args_kwargs_from_env(n)
+            shapes = tuple(tuple(arg.shape[1:]) for arg in args)
+            self.calls.append((n.name, self.fetch_attr(str(n.target)), shapes, tuple(output.shape[1:])))
+        return output
+
+
+@lru_cache(maxsize=65_536)
+def _leaf_cost(block: type[Block], params_json: str, shapes: tuple[Shape, ...]) -> tuple[int, int, tuple[str, ...]]:
+    params: BlockParams = block.Params.model_validate_json(params_json)
+    with torch.random.fork_rng(devices=[]):
+        module = block(params, *shapes).eval()
+    flops, uncounted = count_flops(module, shapes)
+    return sum(p.numel() for p in module.parameters()), flops, uncounted
+
+
+def count_flops(module: torch.nn.Module, shapes: tuple[Shape, ...]) -> tuple[int, tuple[str, ...]]:
+    """(multiply-accumulates, operations that nobody counted) of one call on one example."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fvcore's import meets deprecations of torch.jit
+        from fvcore.nn import FlopCountAnalysis
+
+    inputs = tuple(torch.zeros(1, *shape) for shape in shapes)
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        analysis = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
+        for operation in NOT_COUNTED_BY_CONVENTION:
+            analysis.set_op_handle(operation, None)
+        total = int(sum(analysis.by_operator().values()))
+        unsupported: Counter[str] = analysis.unsupported_ops()
+    return total, tuple(sorted(op for op in unsupported if op not in NOT_COUNTED_BY_CONVENTION))
+
+
+def _attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Q·Kᵀ and A·V: N·M·(d_k + d_v) multiply-accumulates per head and example."""
+    from fvcore.nn.jit_handles import get_shape
+
+    query, key, value = (get_shape(item) for item in inputs[:3])
+    batch, tokens, sources = prod(query[:-2]), query[-2], key[-2]
+    return Counter({"attention": batch * tokens * sources * (query[-1] + value[-1])})

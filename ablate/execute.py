@@ -1,0 +1,83 @@
+"""Running one trial into the store, and the executor that does so in this process.
+
+Every executor runs ``run_trial`` on the same trials, so their results are equal.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator
+from typing import Any, Protocol
+
+import torch
+
+from ablate.dataset import ImageData
+from ablate.prepare import Prepared
+from ablate.store import Study
+from ablate.train import Outcome, Row, Trial, epochs
+
+
+class Progress(Protocol):
+    """Who is told how the sweep goes: a live table, plain lines, or nobody."""
+
+    def begin(self, trials: list[Trial], finished: int) -> None: ...
+    def started(self, trial: Trial) -> None: ...
+    def epoch(self, trial: Trial, row: Row) -> None: ...
+    def ended(self, trial: Trial, result: dict[str, Any]) -> None: ...
+    def lost(self, trial: Trial, reason: str) -> None: ...
+    def end(self) -> None: ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def begin(self, trials: list[Trial], finished: int) -> None: ...
+    def started(self, trial: Trial) -> None: ...
+    def epoch(self, trial: Trial, row: Row) -> None: ...
+    def ended(self, trial: Trial, result: dict[str, Any]) -> None: ...
+    def lost(self, trial: Trial, reason: str) -> None: ...
+    def end(self) -> None: ...
+
+
+def run_trial(study: Study, trial: Trial, data: ImageData) -> Generator[Row, None, dict[str, Any]]:
+    """Train one trial into its folder, a row after each epoch; the result is returned, and recorded by the driver."""
+    study.begin({"hash": trial.hash, "variant": trial.variant, "seed": trial.seed, "numerics": trial.numerics.as_dict()})
+    running = epochs(trial, data)
+    while True:
+        try:
+            row = next(running)
+        except StopIteration as end:
+            return _stored(study, trial, end.value)
+        study.append_metrics(trial.hash, row)
+        yield row
+
+
+def _stored(study: Study, trial: Trial, outcome: Outcome) -> dict[str, Any]:
+    if outcome.predictions is not None:
+        study.save_predictions(trial.hash, outcome.predictions)
+    if outcome.weights is not None:
+        buffer = io.BytesIO()
+        torch.save(outcome.weights, buffer)
+        study.save_checkpoint(trial.hash, buffer.getvalue())
+    return outcome.result
+
+
+def record(study: Study, trial: Trial, result: dict[str, Any]) -> None:
+    """The driver's part: the readings of the test split, then the result."""
+    for reading in range(result["test_readings"]):
+        study.expose(by="sweep", trial=trial.hash, variant=trial.variant, seed=trial.seed, reading=reading + 1)
+    study.finish(trial.hash, result)
+
+
+def run_here(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress) -> None:
+    """One trial after another, in this process."""
+    for trial in trials:
+        progress.started(trial)
+        running = run_trial(study, trial, prepared.data_of(trial.variant))
+        while True:
+            try:
+                progress.epoch(trial, next(running))
+            except StopIteration as end:
+                record(study, trial, end.value)
+                progress.ended(trial, end.value)
+                break

@@ -1,0 +1,326 @@
+"""The graph: the single truth about a network. Named nodes, named input ports, shapes; nothing of it is ever changed.
+
+Everything that says something about a network (insertions, identity, cost, differences, the diagram, the
+PyTorch module) is computed from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from ablate.block import Block, BlockParams, BlockType, Composite, Shape, Value, find, port_names
+
+INPUT: Value = "input"
+OUTPUT = "output"
+MOST_NODES = 20_000
+
+
+class GraphError(ValueError):
+    """An impossible node; the sentence names it and the shapes that meet there."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One call of one leaf block."""
+
+    name: str
+    block: type[Block]
+    params: BlockParams
+    inputs: tuple[Value, ...]
+    ports: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    """What arrives at each port, without the batch axis."""
+    shape: Shape
+    insertion: str | None = None
+    """The insertion that added the node, if one did."""
+    module: str = ""
+    """The module that the node calls, and so the name that seeds its parameters. Two nodes may call one module."""
+
+    def __post_init__(self) -> None:
+        if not self.module:
+            object.__setattr__(self, "module", self.name)
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        return self.block.effective(self.params, *self.shapes)
+
+    @property
+    def is_identity(self) -> bool:
+        return self.block.is_identity(self.params, *self.shapes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.block.notes(self.params, *self.shapes)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in topological order. ``scopes`` maps each scope to the value that is its output."""
+
+    input_shape: Shape
+    classes: int
+    nodes: tuple[Node, ...]
+    output: Value
+    scopes: Mapping[str, Value] = field(default_factory=dict)
+    repeats: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def places(self) -> dict[str, Value]:
+        """Every name that a pattern can select, in graph order → its output value."""
+        order = {value: index for index, value in enumerate([INPUT, *(node.name for node in self.nodes)])}
+        named = {INPUT: INPUT, **{node.name: node.name for node in self.nodes}, **self.scopes}
+        return dict(sorted(named.items(), key=lambda item: (order[item[1]], item[0])))
+
+    def shape(self, value: Value) -> Shape:
+        return self.input_shape if value == INPUT else self.by_name[value].shape
+
+    def edges(self) -> Iterator[tuple[Value, str, int]]:
+        """(source, consumer, port index) of every edge; the network's output is a consumer too."""
+        for node in self.nodes:
+            for port, source in enumerate(node.inputs):
+                yield source, node.name, port
+        yield self.output, OUTPUT, 0
+
+    @cached_property
+    def reachable(self) -> frozenset[str]:
+        """The nodes that the output depends on."""
+        seen: set[str] = set()
+        open_values = [self.output]
+        while open_values:
+            value = open_values.pop()
+            if value != INPUT and value not in seen:
+                seen.add(value)
+                open_values.extend(self.by_name[value].inputs)
+        return frozenset(seen)
+
+    def in_scope(self, name: str) -> list[Node]:
+        return [node for node in self.nodes if node.name == name or node.name.startswith(f"{name}.")]
+
+    def insertion_nodes(self, insertion: str) -> list[Node]:
+        return [node for node in self.nodes if node.insertion == insertion]
+
+    @cached_property
+    def canonical(self) -> list[dict[str, Any]]:
+        """The graph without names and without nodes that have no effect.
+
+        Nodes are numbered as a walk from the output back, port by port, first completes them: equal lists
+        mean equal networks, whatever the nodes are called and in whichever order they were written.
+        """
+        numbers: dict[Value, int] = {INPUT: -1}
+        modules: dict[str, int] = {}
+        rows: list[dict[str, Any]] = []
+        stack: list[tuple[Value, bool]] = [(self.output, False)]
+        while stack:
+            value, sources_done = stack.pop()
+            if value in numbers:
+                continue
+            node = self.by_name[value]
+            sources = node.inputs[:1] if node.is_identity else node.inputs
+            if not sources_done:
+                stack.append((value, True))
+                stack.extend((source, False) for source in reversed(sources))
+            elif node.is_identity:
+                numbers[value] = numbers[sources[0]]
+            else:
+                numbers[value] = len(rows)
+                rows.append(
+                    {
+                        "block": node.block.name,
+                        "effective": node.effective,
+                        "inputs": [[port, numbers[source]] for port, source in zip(node.ports, sources, strict=True)],
+                        "module": modules.setdefault(node.module, len(modules)),
+                        "shape": node.shape,
+                    }
+                )
+        rows.append({"output": numbers[self.output], "input": self.input_shape})
+        return rows
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """128 bits of SHA-256 over the canonical graph."""
+        text = json.dumps(self.canonical, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class GraphBuilder:
+    """Adds nodes in topological order and computes their shapes."""
+
+    def __init__(self, input_shape: Shape, classes: int) -> None:
+        self.input_shape = input_shape
+        self.classes = classes
+        self.nodes: dict[str, Node] = {}
+        self.scopes: dict[str, Value] = {}
+        self.repeats: dict[str, int] = {}
+
+    def shape(self, value: Value) -> Shape:
+        return self.input_shape if value == INPUT else self.nodes[value].shape
+
+    def place(
+        self,
+        name: str,
+        block: BlockType,
+        params: BlockParams,
+        inputs: tuple[Value, ...],
+        insertion: str | None = None,
+        module: str = "",
+    ) -> Value:
+        """Add a block under ``name`` and return its output. ``GraphError`` where that is impossible."""
+        if name in self.nodes or name in self.scopes:
+            raise GraphError(f"two nodes are called '{name}'")
+        try:
+            ports = port_names(block, len(inputs))
+        except ValueError as error:
+            raise GraphError(f"node '{name}': {error}") from None
+        if issubclass(block, Composite):
+            self.scopes[name] = block.expand(_ScopeAt(self, name, insertion), params, *inputs)
+            return self.scopes[name]
+        if len(self.nodes) >= MOST_NODES:
+            raise GraphError(f"more than {MOST_NODES:,} nodes; the last was '{name}'")
+        shapes = tuple(self.shape(value) for value in inputs)
+        try:
+            shape = infer_shape(block, params, shapes)
+        except ValueError as error:
+            raise GraphError(f"node '{name}' ({block.name}), reading {_readings(inputs, shapes)}: {error}") from None
+        self.nodes[name] = Node(name, block, params, inputs, ports, shapes, shape, insertion, module)
+        return name
+
+    def repeat(self, name: str, block: BlockType, params: BlockParams, source: tuple[Value, ...], count: int) -> Value:
+        """``name.0`` … ``name.{count-1}``, one after another; parameters that act once act on the first."""
+        later = acting_once_reset(params)
+        value = self.place(f"{name}.0", block, params, source)
+        for index in range(1, count):
+            value = self.place(f"{name}.{index}", block, later, (value,))
+        self.scopes[name] = value
+        self.repeats[name] = count
+        return value
+
+    def finish(self, output: Value) -> Graph:
+        return Graph(self.input_shape, self.classes, tuple(self.nodes.values()), output, self.scopes, self.repeats)
+
+
+@dataclass
+class _ScopeAt:
+    """The ``Scope`` that a composite block sees."""
+
+    builder: GraphBuilder
+    prefix: str
+    insertion: str | None
+
+    @property
+    def classes(self) -> int:
+        return self.builder.classes
+
+    def shape(self, value: Value) -> Shape:
+        return self.builder.shape(value)
+
+    def add(self, name: str, block: str, *inputs: Value, **params: Any) -> Value:
+        kind = find(block)
+        place = f"{self.prefix}.{name}"
+        try:
+            validated = kind.Params(**params)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise GraphError(f"node '{place}' ({block}): {where}: {first['msg']}") from None
+        scopes = place.split(".")
+        value = self.builder.place(place, kind, validated, inputs, self.insertion)
+        # A dotted name inside a composite (``shortcut.conv``) opens the scopes between.
+        for depth in range(self.prefix.count(".") + 2, len(scopes)):
+            self.builder.scopes[".".join(scopes[:depth])] = value
+        return value
+
+
+def acting_once_reset(params: BlockParams) -> BlockParams:
+    """The parameters of the second and later of a repeat."""
+    fields = type(params).model_fields
+    resets = {
+        name: info.get_default(call_default_factory=True)
+        for name, info in fields.items()
+        if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("repeat") == "first"
+    }
+    return params.model_copy(update=resets) if resets else params
+
+
+def infer_shape(block: type[Block], params: BlockParams, shapes: tuple[Shape, ...]) -> Shape:
+    """The output's shape, found by running the module on meta tensors. ``ValueError`` where it can't run."""
+    return _infer_shape(block, params.model_dump_json(), shapes)
+
+
+@lru_cache(maxsize=65_536)
+def _infer_shape(block: type[Block], params_json: str, shapes: tuple[Shape, ...]) -> Shape:
+    params = block.Params.model_validate_json(params_json)
+    with torch.device("meta"), torch.no_grad():
+        module = block(params, *shapes)
+        # Batch norm over a single value refuses to train; shapes are the same in both modes.
+        module.eval()
+        inputs = [torch.empty(2, *shape) for shape in shapes]
+        try:
+            output = module(*inputs)
+        except RuntimeError as error:
+            raise ValueError(str(error).split("\n", 1)[0]) from None
+    if not isinstance(output, torch.Tensor) or output.ndim < 2 or output.shape[0] != 2:
+        raise ValueError("a block returns one tensor that keeps the batch axis")
+    shape = tuple(output.shape[1:])
+    if 0 in shape:
+        raise ValueError(f"its output would be empty: {shape}")
+    return shape
+
+
+def _readings(inputs: tuple[Value, ...], shapes: tuple[Shape, ...]) -> str:
+    return " and ".join(f"{shape} from {value}" for value, shape in zip(inputs, shapes, strict=True))
+
+
+def module_attribute_clash(name: str) -> bool:
+    """Whether a submodule of that name would hide something of ``nn.Module`` (``train``, ``type``, ``half``)."""
+    return hasattr(nn.Module(), name)
+
+
+def mermaid(graph: Graph) -> str:
+    """The graph as a Mermaid flowchart, a subgraph for each scope."""
+    ids = {INPUT: "input", **{node.name: f"n{index}" for index, node in enumerate(graph.nodes)}}
+    lines = ["flowchart TD", f'  input(["input {_shape_text(graph.input_shape)}"])']
+    lines += _mermaid_scope(graph, ids)
+    lines.append('  output(["output"])')
+    for source, consumer, _ in graph.edges():
+        lines.append(f"  {ids[source]} --> {ids.get(consumer, OUTPUT)}")
+    inserted = [ids[node.name] for node in graph.nodes if node.insertion]
+    if inserted:
+        lines += ["  classDef inserted stroke-width:3px", f"  class {','.join(inserted)} inserted"]
+    return "\n".join(lines) + "\n"
+
+
+def _mermaid_scope(graph: Graph, ids: Mapping[str, str]) -> list[str]:
+    lines: list[str] = []
+    opened: list[str] = []
+    for node in graph.nodes:
+        scopes = node.name.split(".")[:-1]
+        shared = 0
+        while shared < min(len(opened), len(scopes)) and opened[shared] == scopes[shared]:
+            shared += 1
+        while len(opened) > shared:
+            opened.pop()
+            lines.append("  " * (len(opened) + 1) + "end")
+        for scope in scopes[shared:]:
+            opened.append(scope)
+            lines.append("  " * len(opened) + f'subgraph {ids[node.name]}_{len(opened)} ["{scope}"]')
+        text = f"{node.name.rsplit('.', 1)[-1]}<br/>{node.block.name} {_shape_text(node.shape)}"
+        lines.append("  " * (len(opened) + 1) + f'{ids[node.name]}["{text}"]')
+    lines += ["  " * depth + "end" for depth in range(len(opened), 0, -1)]
+    return lines
+
+
+def _shape_text(shape: Shape) -> str:
+    return "×".join(str(size) for size in shape)

@@ -1,0 +1,185 @@
+"""Everything that is known about a study before its first training step: data, certificates, the list of trials."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ablate.certify import Certificate, Certifier
+from ablate.dataset import DataSpec, ImageData
+from ablate.dataset import load as load_data
+from ablate.design import StudyPlan, Variant, root_is_trusted, trial_hash
+from ablate.errors import Problem, UserError
+from ablate.spec import ExecutionSpec
+from ablate.store import Study, study_folder
+from ablate.train import Numerics, Trial, time_steps
+
+PACKAGES = ("ablate-harness", "torch", "torchvision", "ray", "numpy", "pydantic", "fvcore")
+
+
+@dataclass
+class Prepared:
+    """A plan with its data and certificates: everything that is known before the first training step."""
+
+    plan: StudyPlan
+    numerics: Numerics
+    data: dict[str, ImageData]
+    """Arrays by ``data_key`` of a variant's ``data`` section."""
+    certificates: dict[str, Certificate]
+    trials: list[Trial]
+    """The distinct ones, seed by seed, so that a table fills evenly."""
+    hashes: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Variant → seed → trial; duplicates share another variant's."""
+
+    def data_of(self, variant_name: str) -> ImageData:
+        return self.data[data_key(self.plan.variant(variant_name).data)]
+
+    @property
+    def failures(self) -> list[str]:
+        return [
+            f"{name}: {failure}" for name, certificate in self.certificates.items() for failure in certificate.failures
+        ]
+
+
+def data_key(data: DataSpec) -> str:
+    return json.dumps(data.model_dump(mode="json"), sort_keys=True)
+
+
+def resolve_numerics(execution: ExecutionSpec) -> Numerics:
+    """What ``auto`` comes to on this machine. ``UserError`` for a device that is not there."""
+    import torch
+
+    device = execution.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(Problem("no CUDA device here", "execution.device", hint="device: auto, or cpu"))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Numerics(execution.threads, execution.channels_last, device)
+
+
+def prepare(plan: StudyPlan, on_variant: Callable[[str], None] = lambda name: None) -> Prepared:
+    """Load the data and certify every variant. ``UserError`` where the data can't be loaded."""
+    numerics = resolve_numerics(plan.execution)
+    data: dict[str, ImageData] = {}
+    trusted = root_is_trusted(plan.spec)
+
+    def data_of(spec: DataSpec) -> ImageData:
+        key = data_key(spec)
+        if key not in data:
+            data[key] = load_data(spec, base=plan.spec.folder, trusted_root=trusted)
+        return data[key]
+
+    certifier = Certifier(data_of, numerics, plan.seeds[0])
+    certificates: dict[str, Certificate] = {}
+    for variant in plan.variants:
+        on_variant(variant.name)
+        baseline = plan.variant(variant.baseline) if variant.baseline else None
+        certificates[variant.name] = certifier.certify(variant, baseline)
+    prepared = Prepared(plan, numerics, data, certificates, [])
+    _list_trials(prepared, data_of)
+    return prepared
+
+
+def _list_trials(prepared: Prepared, data_of: Callable[[DataSpec], ImageData]) -> None:
+    plan, numerics = prepared.plan, prepared.numerics
+    for seed in plan.seeds:
+        for variant in plan.variants:
+            original = plan.variant(variant.duplicate_of) if variant.duplicate_of else variant
+            content = data_of(original.data).content_hash
+            key = trial_hash(original, seed, content, numerics.as_dict())
+            prepared.hashes.setdefault(variant.name, {})[seed] = key
+            if original is variant:
+                prepared.trials.append(_trial(variant, seed, key, numerics))
+
+
+def _trial(variant: Variant, seed: int, key: str, numerics: Numerics) -> Trial:
+    network, augment = variant.network, tuple(variant.data.augment)
+    return Trial(key, variant.name, seed, network.graph, network.init.recipe, variant.train, augment, numerics)
+
+
+def variant_records(prepared: Prepared) -> list[dict[str, Any]]:
+    """The rows of ``certificates.json``."""
+    return [
+        {
+            "name": variant.name,
+            "levels": variant.levels,
+            "inactive": sorted(variant.inactive_factors()),
+            "baseline": variant.baseline,
+            "identity": variant.identity,
+            "duplicate_of": variant.duplicate_of,
+            "trials": {str(seed): key for seed, key in prepared.hashes[variant.name].items()},
+            "cost": {key: prepared.certificates[variant.name].cost[key] for key in ("params", "flops")},
+            "certificate": prepared.certificates[variant.name].as_dict(),
+            "data": prepared.data_of(variant.name).description,
+            "epochs": variant.train.epochs,
+        }
+        for variant in prepared.plan.variants
+    ]
+
+
+def environment() -> dict[str, Any]:
+    """Packages, commit and machine, for whoever asks later what the numbers ran on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpus": available_cpus(),
+        "git_commit": _git_commit(),
+    }
+
+
+def available_cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _git_commit() -> str | None:
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def create_study(prepared: Prepared, folder: Path | None = None) -> Study:
+    """The study's folder with its spec, certificates and environment. ``UserError`` where certificates have failures."""
+    if prepared.failures:
+        raise UserError([Problem(f"not certified: {failure}") for failure in prepared.failures])
+    plan = prepared.plan
+    spec = {**plan.tree, "numerics": prepared.numerics.as_dict()}
+    folder = folder or study_folder(Path("runs"), str(plan.tree["name"]))
+    return Study.create(folder, spec, variant_records(prepared), environment())
+
+
+def timed_seconds(prepared: Prepared, steps: int = 3) -> dict[str, float]:
+    """Estimated seconds of training per trial, by variant: a few real steps, timed, after one to warm up."""
+    seconds: dict[str, float] = {}
+    for variant in prepared.plan.distinct:
+        data = prepared.data_of(variant.name)
+        trial = _trial(variant, prepared.plan.seeds[0], "", prepared.numerics)
+        seconds[variant.name] = time_steps(trial, data, steps)
+    return seconds
+
+

@@ -1,0 +1,203 @@
+"""The executor that runs trials through Ray Tune. ``sweep`` imports this file when it is asked for Ray.
+
+A searcher of our own proposes the trials in their order; the store says what is done, so nothing is built on Tune's
+own snapshots. Each Tune result is one epoch; the last one carries the trial's result.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",
+    # Ray otherwise clears CUDA_VISIBLE_DEVICES of workers that asked for no GPU, and warns that it will stop doing so.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})  # read when ray is imported
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from ablate.dataset import ImageData  # noqa: E402
+from ablate.execute import Progress, record, run_trial  # noqa: E402
+from ablate.prepare import Prepared, available_cpus, data_key  # noqa: E402
+from ablate.store import Study  # noqa: E402
+from ablate.train import Numerics, Row, Trial  # noqa: E402
+
+RETRIES = 2
+"""How often a trial whose worker died is repeated. A bug in a block is a result and never repeated."""
+
+
+class ListedTrials(Searcher):
+    """Proposes the listed trials, in their order, and then ends."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.next = 0
+        self.count = count
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.next >= self.count:
+            return str(Searcher.FINISHED)
+        self.next += 1
+        return {"trial": self.next - 1}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None: ...
+
+    def save(self, checkpoint_path: str) -> None: ...
+
+    def restore(self, checkpoint_path: str) -> None: ...
+
+
+class Worker(tune.Trainable):
+    """Runs one trial after another in one process; each step is an epoch."""
+
+    def setup(self, config: dict[str, Any], shared: Any = None) -> None:
+        self._shared = shared
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        trials, data_keys, data, folder = self._shared
+        trial: Trial = trials[config["trial"]]
+        images: ImageData = ray.get(data[data_keys[config["trial"]]])
+        self._running: Generator[Row, None, dict[str, Any]] = run_trial(Study.open(folder), trial, images)
+
+    def step(self) -> dict[str, Any]:
+        try:
+            return {"row": next(self._running)}
+        except StopIteration as end:
+            return {"result": end.value, "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None: ...
+
+    def load_checkpoint(self, checkpoint: Any) -> None: ...
+
+
+class Recorder(tune.Callback):
+    """Writes results to the store as they come, in the driver, and tells the progress."""
+
+    def __init__(self, trials: list[Trial], study: Study, progress: Progress) -> None:
+        self.trials, self.study, self.progress = trials, study, progress
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self.progress.started(self._ours(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        ours = self._ours(trial)
+        if "result" in result:
+            record(self.study, ours, result["result"])
+            self.progress.ended(ours, result["result"])
+        elif "row" in result:
+            self.progress.epoch(ours, result["row"])
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self.progress.lost(self._ours(trial), "its worker died")
+
+    def _ours(self, trial: TuneTrial) -> Trial:
+        return self.trials[trial.config["trial"]]
+
+
+def run(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress, concurrent: int) -> None:
+    """Run the trials, ``concurrent`` at once, on the Ray session that is there."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    data = {key: ray.put(images) for key, images in prepared.data.items()}
+    keys = [data_key(prepared.plan.variant(trial.variant).data) for trial in trials]
+    shared = (trials, keys, data, study.folder.resolve())
+    numerics = prepared.numerics
+    resources = {"cpu": numerics.threads, "gpu": 1 / concurrent if numerics.device == "cuda" else 0}
+    storage = tempfile.mkdtemp(prefix="abl-tune")
+    try:
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(Worker, shared=shared), resources),
+            tune_config=tune.TuneConfig(
+                search_alg=ListedTrials(len(trials)),
+                num_samples=len(trials),
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=storage,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[Recorder(trials, study, progress)],
+            ),
+        )
+        tuner.fit()
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def default_concurrency(numerics: Numerics) -> int:
+    """Trials at once: never more threads than CPUs in all."""
+    return max(1, available_cpus() // numerics.threads)
+
+
+def run_with_ray(
+    trials: list[Trial], prepared: Prepared, study: Study, progress: Progress, concurrent: int | None
+) -> None:
+    """All trials through Ray Tune. A worker that dies is replaced, and its trial repeated twice at most."""
+    count = min(concurrent or default_concurrency(prepared.numerics), len(trials))
+    with ray_session(prepared.numerics, count, prepared.data.values()):
+        run(trials, prepared, study, progress, count)
+
+
+@contextmanager
+def ray_session(numerics: Numerics, concurrent: int, data: Iterable[ImageData]) -> Iterator[None]:
+    """A Ray of our own for the sweep; one that is already running in this process is used and left running."""
+    if ray.is_initialized():
+        yield
+        return
+    arrays = sum(
+        split.images.nbytes + split.labels.nbytes
+        for item in data
+        for split in (item.train, item.val, item.test)
+        if split is not None
+    )
+    # Sockets have names of 107 bytes at most: the folder's name must be short.
+    with tempfile.TemporaryDirectory(prefix="abl", dir=_short_temporary_folder(), ignore_cleanup_errors=True) as folder:
+        ray.init(
+            num_cpus=concurrent * numerics.threads,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+            _temp_dir=folder,
+            object_store_memory=max(128 << 20, 2 * arrays + (64 << 20)),
+            runtime_env={"env_vars": worker_environment(numerics)},
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def worker_environment(numerics: Numerics) -> dict[str, str]:
+    threads = str(numerics.threads)
+    return {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | QUIET
+
+
+def _short_temporary_folder() -> str | None:
+    return "/tmp" if sys.platform != "win32" and os.access("/tmp", os.W_OK) else None
