@@ -63,12 +63,10 @@ class RandomCrop(Augmentation, name="random_crop"):
         import torch
         from torch.nn.functional import pad
 
-        batch, channels, height, width = x.shape
-        rows = draws[:, 0, None] + torch.arange(height, device=x.device)
-        columns = draws[:, 1, None] + torch.arange(width, device=x.device)
-        example = torch.arange(batch, device=x.device)[:, None, None, None]
-        channel = torch.arange(channels, device=x.device)[:, None, None]
-        return pad(x, [self.padding] * 4)[example, channel, rows[:, None, :, None], columns[:, None, None, :]]
+        _, _, height, width = x.shape
+        # a view of every crop there is, (B, C, 2p+1, 2p+1, H, W), of which one is copied for each example
+        crops = pad(x, [self.padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
+        return crops[torch.arange(len(x), device=x.device), :, draws[:, 0], draws[:, 1]]
 
 
 class HorizontalFlip(Augmentation, name="horizontal_flip"):

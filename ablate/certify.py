@@ -13,20 +13,24 @@ A claim that does not hold is a ``failure``; a variant with failures is not trai
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from ablate.block import Value
 from ablate.build import build, parameter_digests, seed_noise, tensor_digest
 from ablate.cost import Cost, cost_of
 from ablate.dataset import DataSpec, ImageData
 from ablate.design import Variant
-from ablate.graph import Graph
+from ablate.errors import listed
+from ablate.graph import INPUT, Graph, Node
 from ablate.streams import generator
 from ablate.train import Numerics, Trial, first_batches, prepare_process
 
@@ -104,15 +108,22 @@ class Certifier:
         data = self.data_of(variant.data)
         x, y = _real_batch(data)
         network = self._build(variant)
-        found = dead_nodes(graph)
-        found += _called_problems(network, graph, x, self.seed)
-        loss, problems = first_pass(network, x, y, self.seed)
-        gradients = gradient_check(network, graph, x, y, self.seed)
-        certificate.passes = {"batch": len(x), "nodes": len(graph.nodes), "first_loss": loss, "gradients": gradients}
-        found += problems + [f"parameter '{name}' never receives a gradient" for name in gradients["without"]]
-        if baseline is not None:
-            certificate.passes["starts_as_baseline"] = self._starts_equal(variant, baseline, x)
-        certificate.failures += found
+        certificate.passes = {"batch": len(x), "nodes": len(graph.nodes)}
+        certificate.failures += dead_nodes(graph)
+        try:
+            certificate.failures += _called_problems(network, graph, x, self.seed)
+            loss, problems = first_pass(network, x, y, self.seed)
+            gradients = gradient_check(network, graph, x, y, self.seed)
+            starts_equal = self._starts_equal(variant, baseline, x) if baseline is not None else None
+        except Exception as error:  # whatever a block raises: the other variants are certified all the same
+            certificate.failures.append(f"a pass over {len(x)} images raises {type(error).__name__}: {error}")
+            certificate.passes["traceback"] = traceback.format_exc()
+            return
+        certificate.passes |= {"first_loss": loss, "gradients": gradients}
+        certificate.failures += problems
+        certificate.failures += [f"parameter '{name}' never receives a gradient" for name in gradients["without"]]
+        if starts_equal is not None:
+            certificate.passes["starts_as_baseline"] = starts_equal
 
     def _starts_equal(self, variant: Variant, baseline: Variant, x: Tensor) -> bool:
         """Whether the whole network's first output equals the baseline's (a residual weight that starts at 0)."""
@@ -159,7 +170,8 @@ class Certifier:
         own, other = self._first_digest(variant), self._first_digest(baseline)
         certificate.first_batches = {"equal": own == other, "differ_by": differs, "digest": own}
         if own != other and not differs:
-            certificate.failures.append(f"its first batches differ from those of '{baseline.name}', and nothing says so")
+            message = f"its first batches differ from those of '{baseline.name}', and nothing says so"
+            certificate.failures.append(message)
 
     def _first_digest(self, variant: Variant) -> str:
         if variant.name not in self._first:
@@ -253,39 +265,65 @@ def dead_nodes(graph: Graph) -> list[str]:
 
 
 def _called_problems(network: fx.GraphModule, graph: Graph, x: Tensor, seed: int) -> list[str]:
-    """Run the module itself and compare what it called with what the graph says; and look for writes into inputs."""
-    calls: Counter[str] = Counter()
-    written: list[str] = []
-    versions: dict[str, list[tuple[Tensor, int, Tensor]]] = {}
-
-    def before(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            versions[name] = [(tensor, tensor._version, tensor.detach().clone()) for tensor in args]
-
-        return hook
-
-    def after(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            calls[name] += 1
-            for tensor, version, copy in versions.pop(name):
-                if tensor._version != version or not torch.equal(tensor.detach(), copy):
-                    written.append(f"node '{name}' writes into what it reads; a branch grafted there would read the result")
-
-        return hook
-
-    handles = []
-    wanted = Counter(node.module for node in graph.nodes)
-    for name in wanted:
-        module = network.get_submodule(name)
-        handles += [module.register_forward_pre_hook(before(name)), module.register_forward_hook(after(name))]
+    """Run the module itself: what it calls, and what each call reads, is what the graph says; nothing is written into."""
+    watch = _Watch(graph, x)
+    names = dict.fromkeys(node.module for node in graph.nodes)
+    modules = {name: network.get_submodule(name) for name in names}
+    handles = [module.register_forward_pre_hook(partial(watch.before, name)) for name, module in modules.items()]
+    handles += [module.register_forward_hook(partial(watch.after, name)) for name, module in modules.items()]
     with torch.no_grad():
         network.train()
         seed_noise(network, seed, 0)
-        network(x)
+        output = network(x)
     for handle in handles:
         handle.remove()
-    missed = [f"node '{name}' was called {calls[name]} times, not {count}" for name, count in wanted.items() if calls[name] != count]
-    return missed + list(dict.fromkeys(written))
+    return watch.problems(output)
+
+
+class _Watch:
+    """Follows the calls of a network's modules, by hooks, along the graph that it was built from."""
+
+    def __init__(self, graph: Graph, x: Tensor) -> None:
+        self.graph = graph
+        self.waiting: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            self.waiting.setdefault(node.module, []).append(node)
+        self.values: dict[Value, Tensor] = {INPUT: x}
+        self.calls: Counter[str] = Counter()
+        self.read: list[tuple[Tensor, int, Tensor]] = []
+        self.found: list[str] = []
+
+    def before(self, module_name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self.read = [(tensor, tensor._version, tensor.detach().clone()) for tensor in args]
+        if self.waiting[module_name]:
+            node = self.waiting[module_name][0]
+            sources = [self.values.get(source) for source in node.inputs]
+            if len(args) != len(sources) or any(arg is not source for arg, source in zip(args, sources, strict=True)):
+                self.found.append(f"node '{node.name}' does not read {listed(node.inputs)}")
+
+    def after(self, module_name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        self.calls[module_name] += 1
+        if self.waiting[module_name]:
+            self.values[self.waiting[module_name].pop(0).name] = output
+        if any(_was_changed(tensor, version, copy) for tensor, version, copy in self.read):
+            message = f"node '{module_name}' writes into what it reads; a branch grafted there would read that"
+            self.found.append(message)
+
+    def problems(self, output: Tensor) -> list[str]:
+        wanted = Counter(node.module for node in self.graph.nodes)
+        missed = [
+            f"node '{name}' was called {self.calls[name]} times, not {count}"
+            for name, count in wanted.items()
+            if self.calls[name] != count
+        ]
+        if output is not self.values.get(self.graph.output):
+            missed.append(f"the network's output is not that of '{self.graph.output}'")
+        return list(dict.fromkeys([*missed, *self.found]))
+
+
+def _was_changed(tensor: Tensor, version: int, copy: Tensor) -> bool:
+    # The version misses what is written by way of ``.data``, the values what is written with the values that were there.
+    return tensor._version != version or not torch.allclose(tensor.detach(), copy, rtol=0, atol=0, equal_nan=True)
 
 
 def first_pass(network: fx.GraphModule, x: Tensor, y: Tensor, seed: int) -> tuple[float, list[str]]:
@@ -308,24 +346,27 @@ def gradient_check(network: fx.GraphModule, graph: Graph, x: Tensor, y: Tensor, 
     """With all parameters random, in float64: every trainable parameter has a gradient that is not zero.
 
     Random, since a residual weight of 0 or a zeroed last norm hides what stands behind it. Several draws, since a
-    narrow ReLU may be silent in one. What has a gradient in evaluation mode only is cancelled by batch norm in
-    training (a bias before it) and named, as are the parameters that their block declares invariant.
+    narrow ReLU may be silent in one. What autograd reaches in training, with a gradient of zero, and what has one in
+    evaluation mode, is cancelled by batch norm in training (a bias before it) and named, as are the parameters that
+    their block declares invariant.
     """
     double = network.double()
     trainable = {n: p for n, p in double.named_parameters() if p.requires_grad and p.numel() > 0}
     frozen = [n for n, p in double.named_parameters() if not p.requires_grad]
     declared = _invariant(graph)
     open_names = set(trainable)
+    reached: set[str] = set()
     draws = 0
     for draw in range(DRAWS):
         if not open_names - declared:
             break
         open_names -= _with_gradient(double, x.double(), y, seed, draw, training=True)
+        reached |= {name for name in open_names if trainable[name].grad is not None}
         draws = draw + 1
     cancelled: set[str] = set()
     if open_names - declared:
         for draw in range(DRAWS):
-            cancelled |= open_names & _with_gradient(double, x.double(), y, seed, draw, training=False)
+            cancelled |= open_names & reached & _with_gradient(double, x.double(), y, seed, draw, training=False)
     without = sorted(open_names - declared - cancelled)
     return {
         "parameters": len(trainable),
@@ -342,9 +383,7 @@ def _invariant(graph: Graph) -> set[str]:
     return {f"{node.module}.{name}" for node in graph.nodes for name in node.block.invariant_parameters}
 
 
-def _with_gradient(
-    network: fx.GraphModule, x: Tensor, y: Tensor, seed: int, draw: int, *, training: bool
-) -> set[str]:
+def _with_gradient(network: fx.GraphModule, x: Tensor, y: Tensor, seed: int, draw: int, *, training: bool) -> set[str]:
     """The parameters that have a gradient at one random setting of all of them."""
     _randomise(network, seed, draw)
     network.train(training)

@@ -9,9 +9,11 @@ in ``uncounted`` and never passes as a silent 0.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
@@ -25,14 +27,15 @@ from ablate.graph import Graph
 
 NOT_COUNTED_BY_CONVENTION = frozenset(
     f"aten::{name}"
-    for name in (
+    for name in re.split(
+        " ",
         "add add_ sub rsub mul div neg pow sqrt rsqrt exp log abs clamp max min mean sum amax amin "
         "sigmoid relu leaky_relu gelu silu tanh softmax log_softmax hardsigmoid hardswish "
         "batch_norm layer_norm group_norm native_layer_norm "
         "adaptive_avg_pool2d adaptive_max_pool2d avg_pool2d max_pool2d "
         "pad constant_pad_nd dropout feature_dropout upsample_nearest2d upsample_bilinear2d lt gt ge le ones_like "
-        "rand rand_like bernoulli where fill zeros_like new_zeros repeat expand_as expand roll meshgrid"
-    ).split()
+        "rand rand_like bernoulli where fill zeros_like new_zeros repeat expand_as expand roll meshgrid",
+    )
 )
 
 
@@ -112,22 +115,35 @@ def cost(network: fx.GraphModule, input_shape: Shape) -> Cost:
 
     Unlike ``cost_of`` this looks at the modules only, so it checks the graph's count.
     """
-    names = network.meta.get("nodes", {})
+    names = network.meta.get("nodes", {})  # a pickled network has lost them; the modules' names are the nodes'
     counter = _Counter(network)
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        counter.run(torch.zeros(input_shape))
-    network.train(was_training)
+    with _evaluating(network), torch.no_grad():
+        counter.run(torch.zeros(input_shape, device=_device(network)))
+        counts = [count_flops(module, shapes) for *_, module, shapes, _ in counter.calls]
     rows: list[NodeCost] = []
     seen: set[int] = set()
-    for call, module, shapes, shape in counter.calls:
-        flops, uncounted = count_flops(module, shapes)
+    for (call, target, module, _, shape), (flops, uncounted) in zip(counter.calls, counts, strict=True):
         own = 0 if id(module) in seen else sum(p.numel() for p in module.parameters())
         seen.add(id(module))
         kind = getattr(type(module), "name", type(module).__name__)
-        rows.append(NodeCost(names.get(call, call), kind, shape, own, flops, prod(shape), None, uncounted))
+        rows.append(NodeCost(names.get(call, target), kind, shape, own, flops, prod(shape), None, uncounted))
     return Cost(tuple(input_shape[1:]), tuple(rows))
+
+
+@contextmanager
+def _evaluating(network: torch.nn.Module) -> Iterator[None]:
+    """In eval mode, in which counting changes nothing (batch norm's statistics); each module's mode comes back."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _device(module: torch.nn.Module) -> torch.device:
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 class _Counter(fx.Interpreter):
@@ -135,14 +151,15 @@ class _Counter(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.calls: list[tuple[str, torch.nn.Module, tuple[Shape, ...], Shape]] = []
+        self.calls: list[tuple[str, str, torch.nn.Module, tuple[Shape, ...], Shape]] = []
 
     def run_node(self, n: fx.Node) -> Any:
         output = super().run_node(n)
         if n.op == "call_module":
             args, _ = self.fetch_args_kwargs_from_env(n)
             shapes = tuple(tuple(arg.shape[1:]) for arg in args)
-            self.calls.append((n.name, self.fetch_attr(str(n.target)), shapes, tuple(output.shape[1:])))
+            target = str(n.target)
+            self.calls.append((n.name, target, self.fetch_attr(target), shapes, tuple(output.shape[1:])))
         return output
 
 
@@ -161,17 +178,22 @@ def count_flops(module: torch.nn.Module, shapes: tuple[Shape, ...]) -> tuple[int
         warnings.simplefilter("ignore")  # fvcore's import meets deprecations of torch.jit
         from fvcore.nn import FlopCountAnalysis
 
-    inputs = tuple(torch.zeros(1, *shape) for shape in shapes)
+    inputs = tuple(torch.zeros(1, *shape, device=_device(module)) for shape in shapes)
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         analysis = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
         for operation in NOT_COUNTED_BY_CONVENTION:
-            analysis.set_op_handle(operation, None)
+            # A handle of None would leave fvcore's own in force: it counts batch norm as 2 an element.
+            analysis.set_op_handle(operation, _no_flops)
         total = int(sum(analysis.by_operator().values()))
         unsupported: Counter[str] = analysis.unsupported_ops()
-    return total, tuple(sorted(op for op in unsupported if op not in NOT_COUNTED_BY_CONVENTION))
+    return total, tuple(sorted(unsupported))
+
+
+def _no_flops(inputs: list[Any], outputs: list[Any]) -> int:
+    return 0
 
 
 def _attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:

@@ -30,6 +30,7 @@ from pydantic import (
     ValidationError,
     WrapValidator,
     create_model,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -296,6 +297,14 @@ class DataSpec(DataFields):
         own = checked.model_dump(mode="json", include=set(find(value["name"]).Params.model_fields))
         return handler({**value, **own})
 
+    @model_serializer(mode="wrap")
+    def _without_nulls(self, handler: Callable[[Self], dict[str, Any]]) -> dict[str, Any]:
+        """What was left out stays out: a spec may not say null for it."""
+        kept = {key: value for key, value in handler(self).items() if value is not None}
+        if isinstance(kept.get("limit"), dict):
+            kept["limit"] = {key: value for key, value in kept["limit"].items() if value is not None}
+        return kept
+
     @property
     def data_set(self) -> type[DataSet]:
         return find(self.name)
@@ -415,8 +424,12 @@ def root_of(spec: DataSpec, base: Path, trusted_root: bool = False) -> Path | No
 
 
 def user_error(message: str, key: str = "", hint: str = "") -> UserError:
-    """A problem with ``data.KEY``, or with the section."""
-    return UserError(Problem(message, path=f"data.{key}" if key else "data", hint=hint))
+    """A problem with ``data.KEY``, or with the section. A strange file's names cannot steer the terminal."""
+    return UserError(Problem(_printable(message), path=f"data.{key}" if key else "data", hint=_printable(hint)))
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def check_size(count: int, shape: tuple[int, ...], where: str) -> None:
@@ -575,4 +588,4 @@ def _description(name: str, source: str, splits: Mapping[str, Split], whole: Map
         return f"{kept:,} of {all_:,} {split}" if kept < all_ else f"{kept:,} {split}"
 
     sizes = ", ".join(size(split) for split in ("train", "val", "test") if split in splits)
-    return f"{name} ({source}): {sizes}"
+    return _printable(f"{name} ({source}): {sizes}")

@@ -15,11 +15,12 @@ from math import prod
 from typing import Any
 
 from ablate import yamlfile
-from ablate.block import Shape
+from ablate.block import Shape, registry
 from ablate.collect import Collector, Orphan
 from ablate.dataset import DataSpec, shape_of
+from ablate.diagnose import shown
 from ablate.errors import Place, Problem, UserError, did_you_mean
-from ablate.network import Network, read_network
+from ablate.network import INSERTION_KEYS, NODE_KEYS, Network, read_network
 from ablate.spec import (
     MOST_SEEDS,
     AblationSpec,
@@ -162,6 +163,7 @@ def study_plan(spec: Spec) -> StudyPlan:
     ablation = _read_ablation(tree, collector)
     written = _variant(spec, str(spec.tree.get("name", "spec")), (), collector)
     factors = _factors(ablation, collector)
+    _check_count(factors, collector)
     _check_paths(factors, spec, collector)
     seeds = _seeds(ablation, collector) if ablation else []
     if ablation is not None:
@@ -212,10 +214,12 @@ def _read_ablation(tree: yamlfile.Mapping, collector: Collector) -> AblationSpec
 
 
 def _seeds(ablation: AblationSpec, collector: Collector) -> list[int]:
-    seeds = list(range(ablation.seeds)) if isinstance(ablation.seeds, int) else list(ablation.seeds)
-    if not seeds or len(seeds) > MOST_SEEDS:
-        collector.add(("ablation", "seeds"), f"{ablation.seeds} seeds; from 1 to {MOST_SEEDS:,}", key=False)
-    elif len(set(seeds)) < len(seeds):
+    count = ablation.seeds if isinstance(ablation.seeds, int) else len(ablation.seeds)
+    if not 1 <= count <= MOST_SEEDS:
+        collector.add(("ablation", "seeds"), f"{shown(count)} seeds; from 1 to {MOST_SEEDS:,}", key=False)
+        return []
+    seeds = list(range(count)) if isinstance(ablation.seeds, int) else list(ablation.seeds)
+    if len(set(seeds)) < len(seeds):
         collector.add(("ablation", "seeds"), "a seed is given twice", key=False)
     elif min(seeds) < 0:
         collector.add(("ablation", "seeds"), "a seed is negative", "seeds count from 0", key=False)
@@ -228,8 +232,8 @@ def _factors(ablation: AblationSpec | None, collector: Collector) -> list[list[L
         return []
     if ablation.design == "variants":
         patches = ablation.variants or {}
-        levels = [_level("variant", name, patch, collector, ("ablation", "variants", name)) for name, patch in patches.items()]
-        return [levels]
+        path = ("ablation", "variants")
+        return [[_level("variant", name, patch, collector, (*path, name)) for name, patch in patches.items()]]
     return [_factor(name, value, collector) for name, value in (ablation.factors or {}).items()]
 
 
@@ -241,19 +245,25 @@ def _factor(name: str, value: Any, collector: Collector) -> list[Level]:
         collector.add(path, "not a mapping of levels to patches", "{path: …, levels: […]} or {level: {path: value}}")
         return []
     if set(value) != {"path", "levels"}:
+        if isinstance(value.get("path"), str):
+            collector.add(path, "a factor of one path is written {path: …, levels: […]}")
+            return []
         return [_level(name, level, patch, collector, (*path, level)) for level, patch in value.items()]
-    if not isinstance(value["path"], str) or not isinstance(value["levels"], list) or not value["levels"]:
+    if not isinstance(value["path"], str) or not isinstance(value["levels"], yamlfile.Sequence) or not value["levels"]:
         collector.add(path, "'path' is one dotted path and 'levels' a list of at least one value")
         return []
-    levels = []
-    for index, item in enumerate(value["levels"]):
-        place = value["levels"].values_at[index]
+    levels: dict[str, Level] = {}
+    items: yamlfile.Sequence = value["levels"]
+    for index, item in enumerate(items):
+        place = items.values_at[index]
         label = _label(item)
-        if label in [level.name for level in levels]:
-            collector.add((*path, "levels", index), f"level {label} is given twice", key=False)
+        if label in levels:
+            collector.add((*path, "levels", index), f"level {shown(label)} is given twice", key=False)
             continue
-        levels.append(_checked_level(name, label, {value["path"]: (item, place)}, place, collector))
-    return levels
+        if problem := _label_problem(label):
+            collector.add((*path, "levels", index), problem, "name the levels: {level: {path: value}}", key=False)
+        levels[label] = _checked_level(name, label, {value["path"]: (item, place, place)}, place, collector)
+    return list(levels.values())
 
 
 def _label(value: Any) -> str:
@@ -262,7 +272,7 @@ def _label(value: Any) -> str:
 
 def _label_problem(label: str) -> str | None:
     if not label or len(label) > 200 or not label.isprintable() or "/" in label or "=" in label:
-        return f"'{label[:50]}' can't name a level: 1 to 200 printable characters without / and ="
+        return f"{shown(label)} can't name a level: 1 to 200 printable characters without / and ="
     return None
 
 
@@ -271,25 +281,25 @@ def _level(factor: str, name: str, patch: Any, collector: Collector, path: tuple
     if problem:
         collector.add(path, problem)
     if patch is None or not isinstance(patch, dict):
-        collector.add(path, f"{patch!r} is not a patch; a mapping of dotted path to value", "{} changes nothing")
+        collector.add(path, f"{shown(patch)} is not a patch; a mapping of dotted path to value", "{} changes nothing")
         patch = yamlfile.Mapping()
-    items = {key: (value, patch.keys_at[key]) for key, value in patch.items()}
+    items = {key: (value, patch.keys_at[key], patch.values_at[key]) for key, value in patch.items()}
     places = getattr(collector.tree, "keys_at", {})
-    place = next((place for _, place in items.values()), places.get("ablation"))
+    place = next((place for _, place, _ in items.values()), places.get("ablation"))
     return _checked_level(factor, name, items, place, collector)
 
 
 def _checked_level(
-    factor: str, name: str, patch: Mapping[str, tuple[Any, Place]], place: Place | None, collector: Collector
+    factor: str, name: str, patch: Mapping[str, tuple[Any, Place, Place]], place: Place | None, collector: Collector
 ) -> Level:
     layer = f"{factor}={name}"
     assignments = []
-    for path, (value, at) in patch.items():
+    for path, (value, at, value_at) in patch.items():
         problem = level_path_problem(path)
         if problem:
             collector.extend([Problem(problem[0], path, at, problem[1])])
         else:
-            assignments.append(Assignment(tuple(path.split(".")), value, at, layer))
+            assignments.append(Assignment(tuple(path.split(".")), value, at, layer, value_at))
     return Level(factor, name, tuple(assignments), place)
 
 
@@ -310,13 +320,17 @@ def _check_paths(factors: list[list[Level]], spec: Spec, collector: Collector) -
                 break
 
 
-def _variants(
-    spec: Spec, factors: list[list[Level]], written: Variant | None, collector: Collector
-) -> list[Variant]:
+def _check_count(factors: list[list[Level]], collector: Collector) -> None:
+    """Raised at once: nothing is expanded for a study of a million variants."""
     count = prod(len(levels) for levels in factors)
     if count > MOST_VARIANTS:
         collector.add(("ablation",), f"{count:,} variants; at most {MOST_VARIANTS:,}")
-        return []
+        collector.raise_if_any()
+
+
+def _variants(
+    spec: Spec, factors: list[list[Level]], written: Variant | None, collector: Collector
+) -> list[Variant]:
     combinations = product(*factors)
     if written is None:
         # The spec itself is wrong: each level is still looked at once, for mistakes of its own.
@@ -355,6 +369,8 @@ def _variant(spec: Spec, name: str, levels: Iterable[Level], collector: Collecto
         network = read_network(section, shape, classes, own, applied.removed_nodes)
     else:
         read_network(section, (3, 32, 32), 10, own, applied.removed_nodes)
+    if network is not None:
+        _check_output(network, classes, own)
     if train is not None and data is not None:
         _check_protocol(train, data, own)
     collector.extend(own.problems)
@@ -392,10 +408,20 @@ def _at_data(error: UserError, tree: yamlfile.Mapping) -> list[Problem]:
     ]
 
 
+def _check_output(network: Network, classes: int, collector: Collector) -> None:
+    """The loss would take scores of more classes than there are, and say nothing."""
+    graph = network.graph
+    shape = graph.shape(graph.output)
+    if shape != (classes,):
+        message = f"the output of the network, '{graph.output}', has shape {shape}; the data have {classes} classes"
+        collector.add(("network", "graph"), f"{message}, so ({classes},) was expected", "block: classifier gives that")
+
+
 def _check_protocol(train: TrainSpec, data: DataSpec, collector: Collector) -> None:
     stopping = train.early_stopping
     if data.val is None and train.select == "best":
-        collector.add(("train", "select"), "'best' is chosen on validation, and data.val is missing", "add data.val", key=False)
+        message = "'best' is chosen on validation, and data.val is missing"
+        collector.add(("train", "select"), message, "add data.val", key=False)
     if data.val is None and stopping is not None and stopping.monitor.startswith("val."):
         path = ("train", "early_stopping", "monitor")
         collector.add(path, f"'{stopping.monitor}' needs a validation split", "add data.val", key=False)
@@ -415,12 +441,26 @@ def _check_activity(spec: Spec, variants: list[Variant], factors: list[list[Leve
         owner = assignment.layer.partition("=")[0]
         if (assignment.path, owner) not in acting_paths:
             message = "has no effect in any variant: what it changes is not there, or does not take it"
-            problem = Problem(message, assignment.dotted, assignment.place if owner != "--set" else None)
+            hint = next((hint for variant in variants if (hint := _meant(variant, assignment))), "")
+            problem = Problem(message, assignment.dotted, assignment.place, hint)
             if owner == "--set":
-                problem = Problem(f"--set {assignment.dotted} {message}")
+                problem = Problem(f"--set {assignment.dotted} {message}", hint=hint)
             never.setdefault((assignment.dotted, owner), problem)
     if never:
         raise UserError(never.values())
+
+
+def _meant(variant: Variant, assignment: Assignment) -> str:
+    """A hint with the parameter that an orphan of this variant was perhaps meant to be."""
+    if all((orphan.path, orphan.layer) != (assignment.dotted, assignment.layer) for orphan in variant.orphans):
+        return ""
+    beside: Any = variant.tree
+    for part in assignment.path[:-1]:
+        beside = beside[part]
+    block = registry().get(str(beside.get("block")))
+    known = [*block.Params.model_fields, *NODE_KEYS, *INSERTION_KEYS] if block else []
+    hint = did_you_mean(assignment.path[-1], known)
+    return hint if hint.startswith("did") else ""
 
 
 def _check_baseline(ablation: AblationSpec, factors: list[list[Level]], collector: Collector) -> None:
@@ -454,9 +494,10 @@ def _set_baselines(variants: list[Variant], ablation: AblationSpec) -> None:
 
 
 def _merge_duplicates(variants: list[Variant]) -> None:
-    first: dict[str, str] = {}
+    first: dict[tuple[str, str | None], str] = {}
     for variant in variants:
-        known = first.setdefault(variant.identity, variant.name)
+        # The identity leaves out where the data lie, since a trial's hash has their content. Nothing is read here yet.
+        known = first.setdefault((variant.identity, variant.data.root), variant.name)
         variant.duplicate_of = None if known == variant.name else known
 
 
@@ -465,7 +506,8 @@ def _refuse_no_ops(variants: list[Variant], collector: Collector) -> None:
     by_name = {variant.name: variant for variant in variants}
     for variant in variants:
         baseline = by_name.get(variant.baseline or "")
-        if baseline is None or variant.identity != baseline.identity:
+        same = baseline is not None and (variant.identity, variant.data.root) == (baseline.identity, baseline.data.root)
+        if baseline is None or not same:
             continue
         differing = {factor for factor, level in variant.levels.items() if baseline.levels[factor] != level}
         acting = [

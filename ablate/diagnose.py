@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, RootModel, ValidationError
 
 from ablate.errors import Problem, did_you_mean, listed
+from ablate.yamlevents import printable
 from ablate.yamlfile import is_number, place_of
 
 Path = tuple[str | int, ...]
@@ -53,7 +54,9 @@ def problems(
     """
     model = model or _model_titled(error)
     found = [_locate(item, model, _at(tree, prefix)) for item in error.errors(include_url=False)]
-    chosen = {item.path: item for item in reversed(_without_echoes(_likeliest(found, 0)))}
+    chosen: dict[Path, _Found] = {}
+    for item in _without_echoes(_likeliest(found, 0)):
+        chosen.setdefault(item.path, item)
     said = [_problem(item, tree, prefix) for item in chosen.values()]
     return sorted(said, key=lambda p: (p.place.line, p.place.column, p.path) if p.place else (0, 0, ""))
 
@@ -62,7 +65,7 @@ def shown(value: Any) -> str:
     """A value as the user would have written it, on one line; text in quotes, long text cut."""
     if isinstance(value, str):
         text = value if len(value) <= 60 else f"{value[:59]}…"
-        return "'" + "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text) + "'"
+        return f"'{printable(text)}'"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -264,7 +267,7 @@ def _problem(item: _Found, tree: Any, prefix: Path) -> Problem:
         return _tag_problem(item, tree, path)
     message, hint = _words(item)
     on_key = item.on_key or item.kind in (_UNKNOWN_KEY, "missing")
-    return Problem(message, _dotted(path), place_of(tree, path, key=on_key), hint)
+    return Problem(printable(message), _dotted(path), place_of(tree, path, key=on_key), printable(hint))
 
 
 def _tag_problem(item: _Found, tree: Any, path: Path) -> Problem:
@@ -276,12 +279,13 @@ def _tag_problem(item: _Found, tree: Any, path: Path) -> Problem:
         hint = f"one of: {listed(known)}" if known else ""
         return Problem("missing", _dotted(full), place_of(tree, full), hint)
     what = next((part for part in reversed(path) if isinstance(part, str)), name).replace("_", " ")
-    message = f"unknown {what} {shown(item.context['tag'])}"
+    written = item.value[name] if _is_mapping(item.value) and name in item.value else item.context["tag"]
+    message = f"unknown {what} {shown(written)}"
     return Problem(message, _dotted(full), place_of(tree, full, key=False), did_you_mean(item.context["tag"], known))
 
 
 def _dotted(path: Path) -> str:
-    return ".".join(str(part) for part in path)
+    return printable(".".join(str(part) for part in path))
 
 
 def _is_mapping(value: Any) -> bool:
@@ -323,8 +327,12 @@ def _other_kind(item: _Found) -> tuple[str, str]:
     value, wish = item.value, " or ".join(expected)
     if isinstance(value, float) and expected == ("a whole number",):
         return f"{shown(value)} is not a whole number", ""
-    given = "was given" if _kind(value) == shown(value) or value in (None, True, False) else f"is {_kind(value)}"
+    given = f"is {_kind(value)}" if _is_spelt_out(value) else "was given"
     return f"{shown(value)} {given}, {wish} was expected", _kind_hint(item, expected)
+
+
+def _is_spelt_out(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _kind_hint(item: _Found, expected: tuple[str, ...]) -> str:
@@ -337,7 +345,7 @@ def _kind_hint(item: _Found, expected: tuple[str, ...]) -> str:
             return "remove the quotes"
         if value in item.tags:
             return f"write {{name: {value}}}"
-    elif "text" in expected:
+    elif "text" in expected and isinstance(value, int | float):
         return f"quote it: '{shown(value)}'"
     return ""
 
@@ -356,7 +364,9 @@ def _length(unit: str, side: str, rule: str, key: str, value: str, context: dict
 
 
 def _bound(side: str, rule: str, key: str, value: str, context: dict[str, Any]) -> str:
-    return f"{value} is too {side}; {rule} {shown(context[key])}"
+    bound = context[key]
+    whole = isinstance(bound, float) and bound.is_integer()
+    return f"{value} is too {side}; {rule} {shown(int(bound) if whole else bound)}"
 
 
 _Rule = Callable[[str, dict[str, Any]], str]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import operator
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,20 +36,15 @@ def is_expression(value: object) -> bool:
 
 def evaluate(text: str, parameters: Mapping[str, Any]) -> Any:
     """The value of an expression. An integral result is an int. ``ValueError`` says what is wrong."""
-    whole = _NAME.fullmatch(text.strip())
-    if whole:
-        return _lookup(whole[1], parameters)
     if len(text) > LONGEST:
         raise ValueError(f"an expression has at most {LONGEST} characters, this one {len(text)}")
+    whole = _NAME.fullmatch(text.strip())
+    if whole:
+        return _whole(_lookup(whole[1], parameters))
     try:
-        tree = ast.parse(_NAME.sub(rf"{_PREFIX}\1", text.strip()), mode="eval")
-    except (SyntaxError, RecursionError, MemoryError):
-        raise ValueError(f"'{text}' is not an expression; numbers, $names, + - * / // and min max round") from None
-    try:
-        result = _evaluate(tree.body, parameters, text)
+        return _whole(_evaluate(_parsed(text), parameters, text))
     except ZeroDivisionError:
         raise ValueError(f"'{text}' divides by zero") from None
-    return int(result) if isinstance(result, float) and result.is_integer() else result
 
 
 def substitute(value: Any, parameters: Mapping[str, Any]) -> Any:
@@ -60,6 +56,22 @@ def substitute(value: Any, parameters: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [substitute(item, parameters) for item in value]
     return value
+
+
+def _parsed(text: str) -> ast.AST:
+    # Spaces around a name keep ``max$k`` and ``$a$b`` from becoming names of their own.
+    source = _NAME.sub(rf" {_PREFIX}\1 ", text).strip()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's own on odd spellings (``1if``)
+            return ast.parse(source, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ValueError(f"'{text}' is not an expression; numbers, $names, + - * / // and min max round") from None
+
+
+def _whole(value: Any) -> Any:
+    """A float that is integral as an int."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _lookup(name: str, parameters: Mapping[str, Any]) -> Any:
@@ -81,7 +93,7 @@ def _evaluate(node: ast.AST, parameters: Mapping[str, Any], text: str) -> int | 
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
             value = _OPERATORS[type(op)](_evaluate(operand, parameters, text))
         case ast.Call(func=ast.Name(id=name), args=[_, *_] as args, keywords=[]) if name in _FUNCTIONS:
-            if name == "round" and len(args) > 1 or name != "round" and len(args) < 2:
+            if (len(args) > 1) == (name == "round"):
                 raise ValueError(f"in '{text}': round takes one number, min and max two or more")
             value = _FUNCTIONS[name](*(_evaluate(arg, parameters, text) for arg in args))
         case _:
@@ -89,5 +101,5 @@ def _evaluate(node: ast.AST, parameters: Mapping[str, Any], text: str) -> int | 
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"in '{text}': {value!r} is not a number")
     if not abs(value) <= LARGEST:
-        raise ValueError(f"in '{text}': {value:.3g} is too large")
+        raise ValueError(f"in '{text}': a value is not a number of at most {LARGEST:.0e}")
     return value

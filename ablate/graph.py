@@ -10,18 +10,20 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import fx, nn
 
 from ablate.block import Block, BlockParams, BlockType, Composite, Shape, Value, find, port_names
 
 INPUT: Value = "input"
 OUTPUT = "output"
 MOST_NODES = 20_000
+MOST_VALUES = 2**31
+"""Of the parameters of one node, and of its output for one example: 8 GiB in fp32."""
 
 
 class GraphError(ValueError):
@@ -95,6 +97,14 @@ class Graph:
         yield self.output, OUTPUT, 0
 
     @cached_property
+    def readers(self) -> dict[Value, list[tuple[str, int]]]:
+        """Each value's edges, as (consumer, port index)."""
+        found: dict[Value, list[tuple[str, int]]] = {}
+        for source, consumer, port in self.edges():
+            found.setdefault(source, []).append((consumer, port))
+        return found
+
+    @cached_property
     def reachable(self) -> frozenset[str]:
         """The nodes that the output depends on."""
         seen: set[str] = set()
@@ -107,7 +117,16 @@ class Graph:
         return frozenset(seen)
 
     def in_scope(self, name: str) -> list[Node]:
-        return [node for node in self.nodes if node.name == name or node.name.startswith(f"{name}.")]
+        return self._by_scope.get(name, [])
+
+    @cached_property
+    def _by_scope(self) -> dict[str, list[Node]]:
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            parts = node.name.split(".")
+            for depth in range(1, len(parts) + 1):
+                found.setdefault(".".join(parts[:depth]), []).append(node)
+        return found
 
     def insertion_nodes(self, insertion: str) -> list[Node]:
         return [node for node in self.nodes if node.insertion == insertion]
@@ -180,12 +199,14 @@ class GraphBuilder:
         """Add a block under ``name`` and return its output. ``GraphError`` where that is impossible."""
         if name in self.nodes or name in self.scopes:
             raise GraphError(f"two nodes are called '{name}'")
+        if module_attribute_clash(name):
+            raise GraphError(f"a node can't be called '{name}': torch.nn.Module has an attribute of that name")
         try:
             ports = port_names(block, len(inputs))
         except ValueError as error:
             raise GraphError(f"node '{name}': {error}") from None
         if issubclass(block, Composite):
-            self.scopes[name] = block.expand(_ScopeAt(self, name, insertion), params, *inputs)
+            self.scopes[name] = self._expanded(name, block, params, inputs, insertion)
             return self.scopes[name]
         if len(self.nodes) >= MOST_NODES:
             raise GraphError(f"more than {MOST_NODES:,} nodes; the last was '{name}'")
@@ -196,6 +217,16 @@ class GraphBuilder:
             raise GraphError(f"node '{name}' ({block.name}), reading {_readings(inputs, shapes)}: {error}") from None
         self.nodes[name] = Node(name, block, params, inputs, ports, shapes, shape, insertion, module)
         return name
+
+    def _expanded(
+        self, name: str, block: type[Composite], params: BlockParams, inputs: tuple[Value, ...], insertion: str | None
+    ) -> Value:
+        try:
+            return block.expand(_ScopeAt(self, name, insertion), params, *inputs)
+        except GraphError:
+            raise
+        except ValueError as error:
+            raise GraphError(f"node '{name}' ({block.name}): {error}") from None
 
     def repeat(self, name: str, block: BlockType, params: BlockParams, source: tuple[Value, ...], count: int) -> Value:
         """``name.0`` … ``name.{count-1}``, one after another; parameters that act once act on the first."""
@@ -262,13 +293,15 @@ def infer_shape(block: type[Block], params: BlockParams, shapes: tuple[Shape, ..
 @lru_cache(maxsize=65_536)
 def _infer_shape(block: type[Block], params_json: str, shapes: tuple[Shape, ...]) -> Shape:
     params = block.Params.model_validate_json(params_json)
+    for name, value in params:
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError(f"{name} has more than 63 bits")
     with torch.device("meta"), torch.no_grad():
-        module = block(params, *shapes)
-        # Batch norm over a single value refuses to train; shapes are the same in both modes.
-        module.eval()
-        inputs = [torch.empty(2, *shape) for shape in shapes]
         try:
-            output = module(*inputs)
+            module = block(params, *shapes)
+            # Batch norm over a single value refuses to train; shapes are the same in both modes.
+            module.eval()
+            output = module(*(torch.empty(2, *shape) for shape in shapes))
         except RuntimeError as error:
             raise ValueError(str(error).split("\n", 1)[0]) from None
     if not isinstance(output, torch.Tensor) or output.ndim < 2 or output.shape[0] != 2:
@@ -276,6 +309,9 @@ def _infer_shape(block: type[Block], params_json: str, shapes: tuple[Shape, ...]
     shape = tuple(output.shape[1:])
     if 0 in shape:
         raise ValueError(f"its output would be empty: {shape}")
+    largest = max(output[0].numel(), sum(parameter.numel() for parameter in module.parameters()))
+    if largest > MOST_VALUES:
+        raise ValueError(f"{largest:,} values in its parameters or output; at most {MOST_VALUES:,}")
     return shape
 
 
@@ -284,8 +320,20 @@ def _readings(inputs: tuple[Value, ...], shapes: tuple[Shape, ...]) -> str:
 
 
 def module_attribute_clash(name: str) -> bool:
-    """Whether a submodule of that name would hide something of ``nn.Module`` (``train``, ``type``, ``half``)."""
-    return hasattr(nn.Module(), name)
+    """Whether a module of that name would hide an attribute of its parent: ``train``, ``stage1.half``.
+
+    The parent of a name without a dot is the built network itself, a ``GraphModule`` (``graph``, ``code``).
+    """
+    scope, _, last = name.rpartition(".")
+    return last in _module_attributes(of_network=not scope)
+
+
+@cache
+def _module_attributes(of_network: bool) -> frozenset[str]:
+    if not of_network:
+        return frozenset(dir(nn.Module()))
+    # ``self`` is no attribute, but a variable of that name would hide the module in the code that fx writes.
+    return frozenset({*dir(fx.GraphModule(nn.Module(), fx.Graph())), "self"})
 
 
 def mermaid(graph: Graph) -> str:

@@ -115,16 +115,23 @@ def selected(graph: Graph, at: At) -> list[str]:
 
 
 def _grafts(graph: Graph, insertion: Insertion, order: int) -> list[_Graft]:
-    # A list of places is their union: a place that two entries select (``after stage1``, ``before stage2``) counts once.
+    # A list of places is their union: one that two entries select (``after stage1``, ``before stage2``) counts once.
     grafts: dict[tuple[Value, frozenset[Edge]], _Graft] = {}
     for index, at in enumerate(insertion.at):
         try:
             for place in selected(graph, at):
                 for graft in _grafts_at(graph, insertion, order, at, place):
+                    _refuse_unread(graph, graft, place)
                     grafts.setdefault((graft.source, graft.edges), graft)
         except ValueError as error:
             raise InsertionError(str(error), insertion.name, index) from None
     return list(grafts.values())
+
+
+def _refuse_unread(graph: Graph, graft: _Graft, place: str) -> None:
+    """An insertion that nothing reads would change nothing, and say so to nobody."""
+    if not any(consumer == OUTPUT or consumer in graph.reachable for consumer, _ in graft.edges):
+        raise ValueError(f"an insertion {graft.side} '{place}' has no effect: the output does not depend on it")
 
 
 def _grafts_at(graph: Graph, insertion: Insertion, order: int, at: At, place: str) -> list[_Graft]:
@@ -132,8 +139,8 @@ def _grafts_at(graph: Graph, insertion: Insertion, order: int, at: At, place: st
         source = graph.places[place]
         edges = frozenset(
             (consumer, port)
-            for value, consumer, port in graph.edges()
-            if value == source and (place == source or not _inside(consumer, place))
+            for consumer, port in graph.readers.get(source, [])
+            if place == source or not _inside(consumer, place)
         )
         return [_Graft(insertion, f"{place}_{insertion.name}", "after", source, edges, order)]
     entering = _entering(graph, place, at.port)
@@ -154,9 +161,10 @@ def _grafts_at(graph: Graph, insertion: Insertion, order: int, at: At, place: st
 def _entering(graph: Graph, place: str, port: str) -> list[tuple[Value, str, int]]:
     """The edges into a node or scope, or into one port of a node."""
     found = [
-        (source, consumer, index)
-        for source, consumer, index in graph.edges()
-        if consumer != OUTPUT and _inside(consumer, place) and not _inside(source, place)
+        (source, node.name, index)
+        for node in graph.in_scope(place)
+        for index, source in enumerate(node.inputs)
+        if not _inside(source, place)
     ]
     if not port:
         return found
@@ -181,6 +189,9 @@ def _inside(name: str, scope: str) -> bool:
 
 def _rewrite(graph: Graph, by_source: Mapping[Value, list[_Graft]]) -> Graph:
     builder = GraphBuilder(graph.input_shape, graph.classes)
+    # A scope's output stays the node that computes it: an insertion after a scope stands outside of it.
+    builder.scopes = dict(graph.scopes)
+    builder.repeats = dict(graph.repeats)
     rewired: dict[Edge, Value] = {}
 
     def graft_onto(source: Value) -> None:
@@ -195,9 +206,6 @@ def _rewrite(graph: Graph, by_source: Mapping[Value, list[_Graft]]) -> Graph:
         inputs = tuple(rewired.get((node.name, port), source) for port, source in enumerate(node.inputs))
         builder.place(node.name, node.block, node.params, inputs, node.insertion, node.module)
         graft_onto(node.name)
-    # A scope's output stays the node that computes it: an insertion after a scope stands outside of it.
-    builder.scopes = {**builder.scopes, **graph.scopes}
-    builder.repeats = {**builder.repeats, **graph.repeats}
     return builder.finish(rewired.get((OUTPUT, 0), graph.output))
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ablate.block import BlockParams, BlockType, Shape, Value, find
 from ablate.collect import Collector, Path
-from ablate.diagnose import problems
+from ablate.diagnose import problems, shown
 from ablate.errors import did_you_mean
 from ablate.expression import is_expression, substitute
 from ablate.graph import INPUT, Graph, GraphBuilder, GraphError, module_attribute_clash
@@ -36,7 +37,8 @@ class InitSpec(_Model):
     """How parameters start."""
 
     recipe: Literal["kaiming_fan_out", "kaiming_fan_in", "torch_default"] = Field(
-        "kaiming_fan_out", description="weights of convolutions and linear layers; biases are uniform in ±1/sqrt(fan_in)"
+        "kaiming_fan_out",
+        description="weights of convolutions and linear layers; biases are uniform in ±1/sqrt(fan_in)",
     )
 
 
@@ -44,7 +46,7 @@ class ResidualSpec(_Model):
     """How an insertion F joins."""
 
     kind: Literal["none", "plain", "weighted"] = Field(description="F(x); F(x) + x; w·F(x) + x with w learnt")
-    init: float = Field(0.0, description="the first value of w (weighted only)")
+    init: float = Field(0.0, allow_inf_nan=False, description="the first value of w (weighted only)")
     per: Literal["scalar", "channel"] = Field("scalar", description="one w, or one per channel (weighted only)")
 
 
@@ -174,6 +176,7 @@ def _entries(
     if section is not None and isinstance(section, dict) and not section:
         collector.add(path, "an empty graph; give at least one node")
     entries: list[_Entry] = []
+    removed = removed - graph.keys()
     previous = INPUT
     for name, node in graph.items():
         entry = _entry(name, node, previous, names, removed, graph, collector, (*path, name))
@@ -196,7 +199,7 @@ def _entry(
 ) -> _Entry | None:
     wrong = name_problem(name)
     if wrong is None and module_attribute_clash(name):
-        wrong = f"'{name}' is an attribute of torch.nn.Module; choose another name"
+        wrong = f"'{name}' is the name of an attribute of a PyTorch module; choose another name"
     if wrong:
         collector.add(path, wrong)
     if not isinstance(node, dict):
@@ -212,10 +215,10 @@ def _entry(
     params = validated_params(block, node, NODE_KEYS, names, collector, path)
     if params is None:
         return None
-    kept = tuple(source for source in sources if source not in removed)
+    kept = tuple(source for source in sources if source.split(".")[0] not in removed)
     bypassed = block.variadic and len(kept) == 1 < len(sources)
     if len(kept) < len(sources) and not block.variadic:
-        gone = next(source for source in sources if source in removed)
+        gone = next(source for source in sources if source not in kept)
         collector.add((*path, "from"), f"'{gone}' was removed and '{name}' reads it", "say from: again", key=False)
     elif not kept:
         collector.add((*path, "from"), f"everything that '{name}' reads was removed", "remove it too", key=False)
@@ -253,7 +256,7 @@ def _repeat(node: Mapping[str, Any], names: Mapping[str, Any], collector: Collec
         collector.add((*path, "repeat"), str(error), key=False)
         return 1
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_REPEATS:
-        collector.add((*path, "repeat"), f"{value!r} is not a whole number from 1 to {MOST_REPEATS}", key=False)
+        collector.add((*path, "repeat"), f"{shown(value)} is not a whole number from 1 to {MOST_REPEATS}", key=False)
         return 1
     return value
 
@@ -351,14 +354,14 @@ def _insertion(
     block = _block(value, collector, path)
     residual = _residual(value.get("residual", "none"), collector, (*path, "residual"))
     rank = value.get("rank", 0)
-    if isinstance(rank, bool) or not isinstance(rank, int):
-        collector.add((*path, "rank"), f"{rank!r} is not a whole number", key=False)
-        return None
+    ranked = isinstance(rank, int) and not isinstance(rank, bool)
+    if not ranked:
+        collector.add((*path, "rank"), f"{shown(rank)} is not a whole number", key=False)
     params = validated_params(block, value, INSERTION_KEYS, names, collector, path) if block else None
     if block is not None and len(block.ports) != 1:
         collector.add((*path, "block"), f"'{block.name}' joins several inputs and can't be inserted at one", key=False)
         return None
-    if wrong or block is None or params is None or not at or residual is None:
+    if wrong or block is None or params is None or not at or residual is None or not ranked:
         return None
     return Insertion(name, block, params, at, residual, rank)
 
@@ -436,18 +439,26 @@ def _value(source: str, values: Mapping[str, Value], builder: GraphBuilder) -> V
 
 def _in_order(entries: list[_Entry], collector: Collector) -> list[_Entry] | None:
     """Entries so that each follows what it reads, otherwise as written; a cycle is an error that names it."""
-    waiting = {entry.name: entry for entry in entries}
-    done: set[str] = {INPUT}
+    missing = [{source.split(".")[0] for source in entry.sources} - {INPUT} for entry in entries]
+    readers: dict[str, list[int]] = {}
+    for index, names in enumerate(missing):
+        for name in names:
+            readers.setdefault(name, []).append(index)
+    ready = [index for index, names in enumerate(missing) if not names]
+    heapify(ready)
     ordered: list[_Entry] = []
-    while waiting:
-        ready = [e for e in waiting.values() if all(source.split(".")[0] in done for source in e.sources)]
-        if not ready:
-            first = next(iter(waiting.values()))
-            collector.add((*first.path, "from"), f"a cycle: {_cycle(waiting, first)}", key=False)
-            return None
-        for entry in ready:
-            ordered.append(waiting.pop(entry.name))
-            done.add(entry.name)
+    while ready:
+        ordered.append(entries[heappop(ready)])
+        done = ordered[-1].name
+        for index in readers.get(done, ()):
+            missing[index].discard(done)
+            if not missing[index]:
+                heappush(ready, index)
+    waiting = {entry.name: entry for entry, names in zip(entries, missing, strict=True) if names}
+    if waiting:
+        first = next(iter(waiting.values()))
+        collector.add((*first.path, "from"), f"a cycle: {_cycle(waiting, first)}", key=False)
+        return None
     return ordered
 
 
@@ -458,5 +469,3 @@ def _cycle(waiting: Mapping[str, _Entry], start: _Entry) -> str:
         seen.append(name)
         name = next(s.split(".")[0] for s in waiting[name].sources if s.split(".")[0] in waiting)
     return " → ".join([*seen[seen.index(name) :], name][::-1])
-
-

@@ -15,8 +15,8 @@ from difflib import get_close_matches
 from functools import cached_property
 
 LONGEST = 200
-MOST_STARS = 4
-_RANGE = re.compile(r"(\d{1,4})-(\d{1,4})")
+MOST_COMPARED = 2_000
+_RANGE = re.compile(r"([0-9]{1,4})-([0-9]{1,4})")
 _TOKEN = re.compile(r"\*|\([^()]*\)|[A-Za-z0-9_]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -28,6 +28,21 @@ def name_problem(name: str) -> str | None:
     if keyword.iskeyword(name) or name in {"input", "output"}:
         return f"'{name}' is a reserved word; choose another name"
     return None
+
+
+@dataclass(frozen=True)
+class _Words:
+    """One of these words stands here."""
+
+    words: frozenset[str]
+
+    @cached_property
+    def lengths(self) -> frozenset[int]:
+        return frozenset(len(word) for word in self.words)
+
+
+_Token = _Words | None
+"""Part of a segment; ``None`` is ``*``, anything."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,7 @@ class Pattern:
         _ = self._segments
 
     @cached_property
-    def _segments(self) -> tuple[re.Pattern[str] | int, ...]:
+    def _segments(self) -> tuple[tuple[_Token, ...] | int, ...]:
         return tuple(_segment(text, self.text) for text in self.text.split("."))
 
     def matches(self, name: str, repeats: Mapping[str, int]) -> bool:
@@ -57,7 +72,7 @@ class Pattern:
                 count = repeats.get(".".join(parts[:depth]))
                 if count is None or part != str(count + segment):
                     return False
-            elif not segment.fullmatch(part):
+            elif not _fits(segment, part):
                 return False
         return True
 
@@ -68,31 +83,42 @@ class Pattern:
 def nearest(pattern: str, names: Iterable[str], most: int = 3) -> str:
     """The names that look most like a pattern that matched nothing."""
     depth = pattern.count(".")
-    known = list(dict.fromkeys(names))
+    known = list(dict.fromkeys(names))[:MOST_COMPARED]
     same_depth = [name for name in known if name.count(".") == depth]
     stem = pattern.replace("*", "")
     near = get_close_matches(stem, same_depth, n=most, cutoff=0.4) or get_close_matches(stem, known, n=most, cutoff=0.4)
     return ", ".join(sorted(near) if near else (same_depth or known)[:most])
 
 
-def _segment(text: str, whole: str) -> re.Pattern[str] | int:
-    if re.fullmatch(r"-[1-9]\d{0,3}", text):
+def _segment(text: str, whole: str) -> tuple[_Token, ...] | int:
+    if re.fullmatch(r"-[1-9][0-9]{0,3}", text):
         return int(text)
     if not text:
         raise ValueError(f"pattern '{whole}' has an empty segment; a dot joins two names")
-    if text.count("*") > MOST_STARS:
-        raise ValueError(f"pattern '{whole}' has more than {MOST_STARS} * in one segment")
     tokens = _TOKEN.findall(text)
     if "".join(tokens) != text:
         raise ValueError(f"'{text}' in pattern '{whole}': only names, *, (a|b) and (2-4)")
-    return re.compile("".join(_token(token, whole) for token in tokens))
+    return tuple(_token(token, whole) for token in tokens)
 
 
-def _token(token: str, whole: str) -> str:
+def _fits(tokens: tuple[_Token, ...], part: str) -> bool:
+    """Whether the tokens make up the whole of ``part``. Nothing is tried twice, so that no pattern takes long."""
+    ends = {0}
+    for token in tokens:
+        if token is None:
+            ends = set(range(min(ends), len(part) + 1))
+        else:
+            ends = {end + size for end in ends for size in token.lengths if part[end : end + size] in token.words}
+        if not ends:
+            return False
+    return len(part) in ends
+
+
+def _token(token: str, whole: str) -> _Token:
     if token == "*":
-        return "[^.]*"
+        return None
     if not token.startswith("("):
-        return re.escape(token)
+        return _Words(frozenset({token}))
     choices: list[str] = []
     for choice in token[1:-1].split("|"):
         numbers = _RANGE.fullmatch(choice)
@@ -105,4 +131,4 @@ def _token(token: str, whole: str) -> str:
             choices.append(choice)
         else:
             raise ValueError(f"({choice}) in pattern '{whole}': only names, joined by |, or a range like 2-4")
-    return "(?:" + "|".join(choices) + ")"
+    return _Words(frozenset(choices))

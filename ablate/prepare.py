@@ -109,8 +109,10 @@ def variant_records(prepared: Prepared) -> list[dict[str, Any]]:
     return [
         {
             "name": variant.name,
-            "levels": variant.levels,
-            "inactive": sorted(variant.inactive_factors()),
+            "levels": {
+                factor: None if factor in variant.inactive_factors() else level
+                for factor, level in variant.levels.items()
+            },
             "baseline": variant.baseline,
             "identity": variant.identity,
             "duplicate_of": variant.duplicate_of,
@@ -145,6 +147,11 @@ def environment() -> dict[str, Any]:
 def available_cpus() -> int:
     """The CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_concurrency(numerics: Numerics) -> int:
+    """Trials at once: never more threads than CPUs in all."""
+    return max(1, available_cpus() // numerics.threads)
 
 
 def _processor() -> str:

@@ -35,7 +35,7 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from ablate.dataset import ImageData  # noqa: E402
 from ablate.execute import Progress, record, run_trial  # noqa: E402
-from ablate.prepare import Prepared, available_cpus, data_key  # noqa: E402
+from ablate.prepare import Prepared, data_key, default_concurrency  # noqa: E402
 from ablate.store import Study  # noqa: E402
 from ablate.train import Numerics, Row, Trial  # noqa: E402
 
@@ -51,9 +51,9 @@ class ListedTrials(Searcher):
         self.next = 0
         self.count = count
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         if self.next >= self.count:
-            return str(Searcher.FINISHED)
+            return Searcher.FINISHED
         self.next += 1
         return {"trial": self.next - 1}
 
@@ -115,7 +115,8 @@ class Recorder(tune.Callback):
         self.progress.lost(self._ours(trial), "its worker died")
 
     def _ours(self, trial: TuneTrial) -> Trial:
-        return self.trials[trial.config["trial"]]
+        index: int = trial.config["trial"]
+        return self.trials[index]
 
 
 def run(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress, concurrent: int) -> None:
@@ -148,11 +149,6 @@ def run(trials: list[Trial], prepared: Prepared, study: Study, progress: Progres
         tuner.fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
-
-
-def default_concurrency(numerics: Numerics) -> int:
-    """Trials at once: never more threads than CPUs in all."""
-    return max(1, available_cpus() // numerics.threads)
 
 
 def run_with_ray(

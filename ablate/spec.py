@@ -7,8 +7,9 @@ assignments into that tree, and only the result is validated as a whole.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,12 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ablate import yamlfile
 from ablate.collect import Collector, dotted
-from ablate.dataset import DataSpec
-from ablate.diagnose import problems
+from ablate.dataset import DataFields, DataSpec
+from ablate.dataset import registry as data_sets
+from ablate.diagnose import problems, shown
 from ablate.errors import Place, Problem, UserError, did_you_mean, listed
 
 MOST_EXTENDS = 10
 MOST_SEEDS = 1_000
+MAPPINGS = ("network", "data", "train", "ablation", "report", "execution")
 SECTIONS = ("name", "extends", "network", "data", "train", "ablation", "report", "paper", "execution")
 REPORT_COLUMNS = (
     "params",
@@ -33,9 +36,12 @@ MONITORS = ("val.loss", "val.error", "val.accuracy", "test.loss", "test.error", 
 
 
 class Section(BaseModel):
-    """Strict: unknown keys and silent coercions are refused."""
+    """Strict: unknown keys, silent coercions and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Sgd(Section):
@@ -53,7 +59,7 @@ class Adam(Section):
 
     name: Literal["adam"]
     lr: float = Field(gt=0, description="learning rate")
-    betas: list[float] = Field([0.9, 0.999], min_length=2, max_length=2, description="decay of the two moments")
+    betas: list[Decay] = Field([0.9, 0.999], min_length=2, max_length=2, description="decay of the two moments")
     eps: float = Field(1e-8, gt=0, description="added to the denominator")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty, added to the gradient")
 
@@ -63,7 +69,7 @@ class AdamW(Section):
 
     name: Literal["adamw"]
     lr: float = Field(gt=0, description="learning rate")
-    betas: list[float] = Field([0.9, 0.999], min_length=2, max_length=2, description="decay of the two moments")
+    betas: list[Decay] = Field([0.9, 0.999], min_length=2, max_length=2, description="decay of the two moments")
     eps: float = Field(1e-8, gt=0, description="added to the denominator")
     weight_decay: float = Field(0.01, ge=0, description="decay, as a share of the learning rate a step")
 
@@ -78,7 +84,7 @@ class MultiStep(Section):
     """Multiplied by gamma at each milestone (torch.optim.lr_scheduler.MultiStepLR)."""
 
     name: Literal["multi_step"]
-    milestones: list[int] = Field(min_length=1, description="epochs after which the rate drops")
+    milestones: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="epochs after which the rate drops")
     gamma: float = Field(0.1, gt=0, description="factor at each milestone")
 
 
@@ -190,6 +196,8 @@ class Assignment:
     place: Place
     layer: str
     """``spec``, ``--set`` or the level, ``placement=none``."""
+    value_place: Place | None = None
+    """Where the value stands, if apart from its path."""
 
     @property
     def dotted(self) -> str:
@@ -204,10 +212,13 @@ class Spec:
     file: str
     folder: Path
     sets: tuple[Assignment, ...] = ()
+    removed_nodes: frozenset[str] = frozenset()
+    """Nodes of what it extends that a null took away: they may still stand in a ``from``."""
 
     @property
     def name(self) -> str:
-        return str(self.tree["name"])
+        """The study's name, or ``spec`` for a file without one, which others extend."""
+        return str(self.tree.get("name", "spec"))
 
 
 @dataclass
@@ -225,33 +236,36 @@ def load(source: str | Path | Mapping[str, Any], *, sets: Mapping[str, Any] | It
 
     The tree's outline is checked here; networks, levels and variants by ``design.study_plan``.
     """
+    removed: set[str] = set()
     if isinstance(source, Mapping):
-        tree, file, folder = yamlfile.loads(yamlfile.dump(dict(source)), "<mapping>"), "<mapping>", Path.cwd()
-        tree = _extended(tree, folder, folder, ())
+        file, folder = "<mapping>", Path.cwd()
+        tree = yamlfile.loads(_dumped(dict(source), file), file)
+        tree = _extended(tree, folder, folder, (), removed)
     else:
         path = Path(source)
         tree, file, folder = yamlfile.load(path), str(path), path.resolve().parent
-        tree = _extended(tree, folder, folder, (path.resolve(),))
+        tree = _extended(tree, folder, enclosing_specs(folder), (path.resolve(),), removed)
     _check_outline(tree)
-    spec = Spec(tree, file, folder)
-    return Spec(tree, file, folder, _read_sets(sets, spec))
+    return Spec(tree, file, folder, _read_sets(sets), frozenset(removed))
 
 
-def _extended(tree: yamlfile.Mapping, folder: Path, top: Path, seen: tuple[Path, ...]) -> yamlfile.Mapping:
-    """``tree`` merged over what it extends, which stays beneath the spec's folder."""
+def _extended(
+    tree: yamlfile.Mapping, folder: Path, top: Path, seen: tuple[Path, ...], removed: set[str]
+) -> yamlfile.Mapping:
+    """``tree`` merged over what it extends, which stays beneath ``top``. ``removed`` gets the nodes removed."""
     collector = Collector(tree)
     parent_name = tree.get("extends")
     if parent_name is None:
         merged = copy.deepcopy(tree)
-        _drop_nulls(merged, None, collector, ())
+        _drop_nulls(merged, None, collector, (), removed)
         collector.raise_if_any()
         return merged
-    if not isinstance(parent_name, str):
-        collector.add(("extends",), f"{parent_name!r} is not a file's name", key=False)
-        collector.raise_if_any()
-    parent_file = (folder / str(parent_name)).resolve()
+    parent_file = _file_beside(folder, parent_name)
+    if parent_file is None:
+        collector.add(("extends",), f"{shown(parent_name)} is not a file's name", key=False)
+        raise UserError(collector.problems)
     if not parent_file.is_relative_to(top):
-        collector.add(("extends",), f"'{parent_name}' is outside the spec's folder", "keep it beneath", key=False)
+        collector.add(("extends",), f"'{parent_name}' is outside {_shown(top)}", "keep it beneath", key=False)
     elif not parent_file.is_file():
         collector.add(("extends",), f"no file '{parent_name}'", f"looked for {_shown(parent_file)}", key=False)
     elif parent_file in seen:
@@ -260,12 +274,29 @@ def _extended(tree: yamlfile.Mapping, folder: Path, top: Path, seen: tuple[Path,
         collector.add(("extends",), f"more than {MOST_EXTENDS} files extend one another", key=False)
     collector.raise_if_any()
     parent = yamlfile.load(_shown(parent_file))
-    parent = _extended(parent, parent_file.parent, top, (*seen, parent_file))
+    parent = _extended(parent, parent_file.parent, top, (*seen, parent_file), removed)
     child = copy.deepcopy(tree)
     del child["extends"]
-    _drop_nulls(child, parent, collector, ())
+    _drop_nulls(child, parent, collector, (), removed)
     collector.raise_if_any()
     return _merged(parent, child, ())
+
+
+def _file_beside(folder: Path, name: object) -> Path | None:
+    """The file that ``name`` means, seen from ``folder``; ``None`` where it can't be one's name."""
+    if not isinstance(name, str) or not name or not name.isprintable():
+        return None
+    try:
+        file = (folder / name).resolve()
+        file.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a character that no name has
+        return None
+    return file
+
+
+def enclosing_specs(folder: Path) -> Path:
+    """What ``extends`` may reach: the nearest folder called ``specs`` that holds the spec, or else its own folder."""
+    return next((parent for parent in [folder, *folder.parents] if parent.name == "specs"), folder)
 
 
 def _shown(path: Path) -> Path:
@@ -273,16 +304,18 @@ def _shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _drop_nulls(tree: yamlfile.Mapping, parent: Any, collector: Collector, path: tuple[str, ...]) -> None:
+def _drop_nulls(
+    tree: yamlfile.Mapping, parent: Any, collector: Collector, path: tuple[str, ...], removed: set[str]
+) -> None:
     """Take nulls out of ``tree``, and what they remove out of ``parent``."""
-    if path and path[0] == "ablation":
+    if path in (("ablation", "factors"), ("ablation", "variants")):
         return  # A level's null is an assignment, made when the level is.
     for key in list(tree):
         value = tree[key]
         here = (*path, key)
         if isinstance(value, yamlfile.Mapping):
             below = parent.get(key) if isinstance(parent, dict) else None
-            _drop_nulls(value, below if isinstance(below, dict) else None, collector, here)
+            _drop_nulls(value, below if isinstance(below, dict) else None, collector, here, removed)
         elif value is None:
             problem = null_problem(here)
             missing = not isinstance(parent, dict) or key not in parent
@@ -291,6 +324,8 @@ def _drop_nulls(tree: yamlfile.Mapping, parent: Any, collector: Collector, path:
             elif missing and is_open(here):
                 hint = did_you_mean(key, parent) if isinstance(parent, dict) else ""
                 collector.add(here, "there is nothing to remove", hint)
+            elif here[:2] == ("network", "graph"):
+                removed.add(key)
             del tree[key]
             if isinstance(parent, yamlfile.Mapping):
                 parent.pop(key, None)
@@ -298,8 +333,9 @@ def _drop_nulls(tree: yamlfile.Mapping, parent: Any, collector: Collector, path:
 
 def _merged(parent: yamlfile.Mapping, child: yamlfile.Mapping, path: tuple[str, ...]) -> yamlfile.Mapping:
     """Mappings merge; a child that changes ``block`` or ``name`` replaces the whole; lists replace."""
-    changes_kind = path and any(key in child and key in parent and child[key] != parent[key] for key in ("block", "name"))
-    if changes_kind or path[:1] == ("ablation",) and len(path) > 1:
+    kind = _selector(path)
+    changes_kind = kind is not None and kind in child and kind in parent and child[kind] != parent[kind]
+    if changes_kind or (path[:1] == ("ablation",) and len(path) > 1):
         return child
     merged = copy.deepcopy(parent)
     for key, value in child.items():
@@ -310,6 +346,13 @@ def _merged(parent: yamlfile.Mapping, child: yamlfile.Mapping, path: tuple[str, 
         merged.keys_at[key] = child.keys_at[key]
         merged.values_at[key] = child.values_at[key]
     return merged
+
+
+def _selector(path: tuple[str, ...]) -> str | None:
+    """The key at ``path`` that decides what the others beside it may be. (A node may be called ``block``.)"""
+    if len(path) == 3 and path[:2] in (("network", "graph"), ("network", "insert")):
+        return "block"
+    return "name" if path == ("data",) or (len(path) == 2 and path[0] == "train") else None
 
 
 OPTIONAL_SECTIONS = frozenset(
@@ -357,73 +400,100 @@ def _check_outline(tree: yamlfile.Mapping) -> None:
         problem = study_name_problem(tree["name"])
         if problem:
             collector.add(("name",), problem, key=False)
-    for section in ("network", "data", "train", "ablation", "report", "execution"):
+    for section in MAPPINGS:
         if section in tree and not isinstance(tree[section], dict):
-            collector.add((section,), f"{tree[section]!r} is not a mapping", key=False)
+            collector.add((section,), f"{shown(tree[section])} is not a mapping", key=False)
     collector.raise_if_any()
 
 
 def study_name_problem(name: object) -> str | None:
     """Why ``name`` can't name a study's folder."""
     if not isinstance(name, str):
-        return f"{name!r} is not text; a study's name becomes a folder"
+        return f"{shown(name)} is not text; a study's name becomes a folder"
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
     if not name or len(name) > 100 or not set(name) <= allowed or name[0] in ".-":
-        return f"'{name}' can't name a folder: letters, digits, _, - and . (not first), at most 100"
+        return f"{shown(name)} can't name a folder: letters, digits, _, - and . (not first), at most 100"
     return None
 
 
-def _read_sets(sets: Mapping[str, Any] | Iterable[str], spec: Spec) -> tuple[Assignment, ...]:
+def _read_sets(sets: Mapping[str, Any] | Iterable[str]) -> tuple[Assignment, ...]:
     found: list[Assignment] = []
     problems_found: list[Problem] = []
-    pairs: list[tuple[str, Any]] = []
-    if isinstance(sets, Mapping):
-        pairs = [(path, _with_places(value)) for path, value in sets.items()]
-    else:
-        for text in sets:
-            path, equals, value = text.partition("=")
-            if not equals:
-                problems_found.append(Problem(f"--set {text}: write --set path=value"))
-                continue
-            try:
-                pairs.append((path.strip(), yamlfile.parse_value(value)))
-            except UserError as error:
-                problems_found += error.problems
-    for path, value in pairs:
-        place = Place("--set", 1, 1, "--set")
-        problem = path_problem(path)
+    seen: set[str] = set()
+    for path, read in _set_pairs(sets):
+        try:
+            value = read()
+        except UserError as error:
+            problems_found += error.problems
+            continue
+        problem = path_problem(path) or _section_problem(path, value)
+        if path in seen:
+            problem = "given twice", ""
+        seen.add(path)
         if problem:
             problems_found.append(Problem(f"--set {path}: {problem[0]}", hint=problem[1]))
         else:
+            place = Place("--set", 1, 1, "--set")
+            if path == "data.root" and isinstance(value, str):
+                value = str(Path(value).expanduser().absolute())  # a path on the command line starts where the user is
             found.append(Assignment(tuple(path.split(".")), _relayered(value, "--set"), place, "--set"))
     if problems_found:
         raise UserError(problems_found)
     return tuple(found)
 
 
-def _with_places(value: Any) -> Any:
-    """A plain value as the reader would have read it, with places."""
-    if isinstance(value, dict | list):
-        return yamlfile.loads(yamlfile.dump({"value": value}), "--set")["value"]
-    return value
+def _set_pairs(sets: Mapping[str, Any] | Iterable[str]) -> Iterable[tuple[str, Callable[[], Any]]]:
+    """Path and value, which is read when it is called for: that may raise ``UserError``."""
+    if isinstance(sets, Mapping):
+        for path, value in sets.items():
+            yield path, partial(_reread, value)
+        return
+    for text in sets:
+        path, equals, value = text.partition("=")
+        yield path.strip(), partial(yamlfile.parse_value, value) if equals else partial(_refuse_set, text)
+
+
+def _refuse_set(text: str) -> Any:
+    raise UserError(Problem(f"--set {text}: write --set path=value"))
+
+
+def _reread(value: Any) -> Any:
+    """A plain value as the reader would have read it behind ``--set``, with places."""
+    return yamlfile.parse_value(_dumped(value, "--set"))
+
+
+def _dumped(value: Any, file: str) -> str:
+    """YAML text; ``UserError`` for what a spec can't say."""
+    try:
+        return yamlfile.dump(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 def path_problem(path: str) -> tuple[str, str] | None:
     """Why a patch can't assign ``path``."""
     head = path.split(".")[0]
-    if head not in ("network", "data", "train", "ablation", "report", "execution", "paper", "name"):
-        return f"'{path}' is not a path of a spec", did_you_mean(head, SECTIONS)
+    if head not in SECTIONS or head == "extends":
+        return f"{shown(path)} is not a path of a spec", did_you_mean(head, SECTIONS)
     if any(not part for part in path.split(".")):
-        return f"'{path}' has an empty part", "a dot joins two names"
+        return f"{shown(path)} has an empty part", "a dot joins two names"
     return None
+
+
+def _section_problem(path: str, value: Any) -> tuple[str, str] | None:
+    """Why a whole section, or the study's name, can't be ``value``. (Null says for itself what it may remove.)"""
+    if path in MAPPINGS and value is not None and not isinstance(value, dict):
+        return f"{shown(value)} is not a mapping", ""
+    wrong = study_name_problem(value) if path == "name" else None
+    return (wrong, "") if wrong else None
 
 
 def level_path_problem(path: str) -> tuple[str, str] | None:
     """Why a level can't assign ``path``: a level changes the network, the data or the recipe."""
     if path.split(".")[0] not in ("network", "data", "train"):
-        return f"'{path}' is not a path that a level may change", "network.…, data.… or train.…"
+        return f"{shown(path)} is not a path that a level may change", "network.…, data.… or train.…"
     if len(path.split(".")) < 2:
-        return f"'{path}' is a whole section", "name a path within it"
+        return f"{shown(path)} is a whole section", "name a path within it"
     return path_problem(path)
 
 
@@ -448,8 +518,15 @@ def apply(spec: Spec, assignments: Iterable[Assignment]) -> Applied:
             removed.append(assignment.path)
     if found:
         raise UserError(found)
-    applied.removed_nodes = frozenset(path[2] for path in removed if path[:2] == ("network", "graph") and len(path) == 3)
+    nodes = {path[2] for path in removed if path[:2] == ("network", "graph") and len(path) == 3} | spec.removed_nodes
+    applied.removed_nodes = frozenset(nodes).difference(_nodes(applied.tree))
     return applied
+
+
+def _nodes(tree: Mapping[str, Any]) -> Iterable[str]:
+    network = tree.get("network")
+    graph = network.get("graph") if isinstance(network, dict) else None
+    return graph if isinstance(graph, dict) else ()
 
 
 def _assign(tree: yamlfile.Mapping, assignment: Assignment) -> Problem | None:
@@ -457,7 +534,7 @@ def _assign(tree: yamlfile.Mapping, assignment: Assignment) -> Problem | None:
     for depth, part in enumerate(assignment.path[:-1]):
         if not isinstance(parent, dict):
             where = ".".join(assignment.path[:depth])
-            return Problem(f"'{where}' is {parent!r} and holds no '{part}'", assignment.dotted, assignment.place)
+            return Problem(f"'{where}' is {shown(parent)} and holds no '{part}'", assignment.dotted, assignment.place)
         if part not in parent:
             if assignment.value is None or is_open(assignment.path[: depth + 1]):
                 return _nothing_there(parent, part, assignment)
@@ -465,8 +542,12 @@ def _assign(tree: yamlfile.Mapping, assignment: Assignment) -> Problem | None:
         parent = parent[part]
     if not isinstance(parent, dict):
         where = ".".join(assignment.path[:-1])
-        return Problem(f"'{where}' is {parent!r} and has no keys", assignment.dotted, assignment.place)
+        return Problem(f"'{where}' is {shown(parent)} and has no keys", assignment.dotted, assignment.place)
     last = assignment.path[-1]
+    null = _null_within(assignment.value) if assignment.path[0] != "ablation" else None
+    if null is not None:
+        message = f"null at '{null}' removes nothing: the whole is assigned"
+        return Problem(message, assignment.dotted, assignment.place, "leave it out")
     if assignment.value is not None:
         _put(parent, last, _relayered(copy.deepcopy(assignment.value), assignment.layer), assignment)
         return None
@@ -479,6 +560,17 @@ def _assign(tree: yamlfile.Mapping, assignment: Assignment) -> Problem | None:
     return None
 
 
+def _null_within(value: Any) -> str | None:
+    """The key, or the keys joined by dots, at which a null stands in an assigned mapping."""
+    if not isinstance(value, dict):
+        return None
+    for key, item in value.items():
+        below = _null_within(item)
+        if item is None or below is not None:
+            return key if item is None else f"{key}.{below}"
+    return None
+
+
 def _nothing_there(parent: Mapping[str, Any], part: str, assignment: Assignment) -> Problem:
     verb = "remove" if assignment.value is None else "change"
     hint = did_you_mean(part, parent)
@@ -488,17 +580,17 @@ def _nothing_there(parent: Mapping[str, Any], part: str, assignment: Assignment)
 def _put(parent: Any, key: str, value: Any, assignment: Assignment) -> None:
     known = key in parent
     parent[key] = value
-    place = Place(assignment.place.file, assignment.place.line, assignment.place.column, assignment.layer)
+    place = replace(assignment.place, layer=assignment.layer)
     if not known:
         parent.keys_at[key] = place
-    parent.values_at[key] = place
+    parent.values_at[key] = replace(assignment.value_place or place, layer=assignment.layer)
 
 
 def _relayered(value: Any, layer: str) -> Any:
     """``value`` with ``layer`` as the writer of everything in it."""
 
     def moved(place: Place) -> Place:
-        return Place(place.file, place.line, place.column, layer)
+        return replace(place, layer=layer)
 
     if isinstance(value, yamlfile.Mapping):
         value.keys_at = {key: moved(place) for key, place in value.keys_at.items()}
@@ -519,7 +611,7 @@ _NAMED: dict[tuple[str, ...], dict[str, type[Section]]] = {
 
 
 def read_train(tree: yamlfile.Mapping, collector: Collector) -> TrainSpec | None:
-    """The recipe; parameters that a later change of an optimiser's or schedule's name orphaned are dropped and listed."""
+    """The recipe; what a later change of an optimiser's or schedule's name orphaned is dropped and listed."""
     section = tree.get("train")
     if section is None:
         collector.add(("train",), "missing: how to train?", "train: {epochs: 5, optimizer: {name: sgd, lr: 0.1}}")
@@ -534,7 +626,8 @@ def read_train(tree: yamlfile.Mapping, collector: Collector) -> TrainSpec | None
                 for key, item in value.items()
                 if key in known or not collector.drop_if_orphaned(value, key, "name", (*path, key))
             }
-    return read_section(TrainSpec, pruned, collector, ("train",))
+    recipe: TrainSpec | None = read_section(TrainSpec, pruned, collector, ("train",))
+    return recipe
 
 
 def read_section(model: Any, value: Any, collector: Collector, path: tuple[str, ...]) -> Any:
@@ -552,11 +645,29 @@ def read_section(model: Any, value: Any, collector: Collector, path: tuple[str, 
 
 
 def read_data(tree: yamlfile.Mapping, collector: Collector) -> DataSpec | None:
+    """The data; keys that a later change of ``data.name`` orphaned are dropped and listed."""
     if "data" not in tree:
         collector.add(("data",), "missing: which data?", "data: {name: mnist5k, val: 0.2}")
         return None
-    result: DataSpec | None = read_section(DataSpec, tree["data"], collector, ("data",))
+    section = tree["data"]
+    taken = _data_keys(section.get("name"))
+    kept = {
+        key: value
+        for key, value in section.items()
+        if key in taken or not taken or not collector.drop_if_orphaned(section, key, "name", ("data", key))
+    }
+    result: DataSpec | None = read_section(DataSpec, kept, collector, ("data",))
     return result
+
+
+def _data_keys(name: object) -> frozenset[str]:
+    """The keys that a data set makes use of; none for one that does not exist."""
+    kind = data_sets().get(name) if isinstance(name, str) else None
+    if kind is None:
+        return frozenset()
+    unused = {"root"} if kind.folder == "none" else set()
+    unused |= set() if kind.downloads else {"download"}
+    return frozenset({*DataFields.model_fields, *kind.Params.model_fields} - unused)
 
 
 def read_paper(tree: yamlfile.Mapping, collector: Collector) -> list[PaperClaim]:

@@ -47,8 +47,8 @@ TRIAL, METRICS, PREDICTIONS, CHECKPOINT, RESULT = (
     "result.json",
 )
 STATUSES = ("finished", "diverged", "crashed")
-MAY_CHANGE = ("report", "paper", "ablation.seeds")
-"""What may differ when a study is resumed: how it is read, and how often it is repeated."""
+MAY_CHANGE = ("report", "paper", "ablation.seeds", "data.root", "data.download")
+"""What may differ when a study is resumed: how it is read, where its files lie, and how often it is repeated."""
 
 _HASH = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -103,7 +103,9 @@ class Study:
             _remove_leftovers(folder)
             if _is_study(folder):
                 _refuse_later_format(folder)
-                _refuse_another_spec(folder, _plain(yamlfile.load(folder / SPEC)), spec)
+                old = _plain(yamlfile.load(folder / SPEC))
+                _refuse_another_spec(folder, old, spec)
+                _refuse_fewer_seeds(folder, old, spec)
             _write_json(folder / ENVIRONMENT, {"format": FORMAT, "environment": environment})
             _write_json(folder / CERTIFICATES, {"format": FORMAT, "variants": variants})
             # Last, since it is what makes the folder a study.
@@ -142,18 +144,15 @@ class Study:
         return folder
 
     def begin(self, trial: dict[str, Any]) -> None:
-        """Record that ``trial`` (its ``hash`` among its keys) is about to run.
+        """Record that ``trial`` (its ``hash`` among its keys) is about to run, from its first step.
 
-        After an interruption the checkpoint and the metrics so far stay. A trial that has a result, good or damaged,
-        starts afresh: what it left behind is removed, the result first.
+        What an earlier attempt left behind is removed, its result first.
         """
         folder = self.trial_folder(trial["hash"])
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if (folder / RESULT).exists():
-                for name in (RESULT, METRICS, PREDICTIONS, CHECKPOINT):
-                    (folder / name).unlink(missing_ok=True)
-            _repair_tail(folder / METRICS)
+            for name in (RESULT, METRICS, PREDICTIONS, CHECKPOINT):
+                (folder / name).unlink(missing_ok=True)
         _remove_leftovers(folder)
         _write_json(folder / TRIAL, trial)
 
@@ -337,14 +336,6 @@ def _trial_row(hash: str, result: dict[str, Any] | None, damaged: bool) -> tuple
     return (hash, result["status"], *numbers, f"{error.get('type')}: {error.get('message')}" if error else None)
 
 
-def _repair_tail(path: Path) -> None:
-    """Drop the half line that a killed process left at the end."""
-    with suppress(FileNotFoundError):
-        data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            os.truncate(path, data.rfind(b"\n") + 1)
-
-
 def _check_variants(variants: list[dict[str, Any]]) -> None:
     for variant in variants:
         for hash in variant["trials"].values():
@@ -401,6 +392,22 @@ def _refuse_another_spec(folder: Path, old: dict[str, Any], new: dict[str, Any])
     raise UserError(
         Problem(f"{folder} holds a study of another spec: they differ in {shown}", hint="choose another --out")
     )
+
+
+def _refuse_fewer_seeds(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """A seed that was seen can't be left out afterwards."""
+    before, after = (_seeds(spec) for spec in (old, new))
+    gone = sorted(before - after)
+    if gone:
+        shown = ", ".join(map(str, gone))
+        raise UserError(
+            Problem(f"{folder} was begun with seed {shown} too: seeds can be added, not taken away", hint="choose another --out")
+        )
+
+
+def _seeds(spec: dict[str, Any]) -> set[int]:
+    seeds = (spec.get("ablation") or {}).get("seeds", 1)
+    return set(range(seeds)) if isinstance(seeds, int) else set(seeds)
 
 
 def _may_change(path: str) -> bool:

@@ -102,11 +102,13 @@ def epochs(trial: Trial, data: ImageData) -> Generator[Row, None, Outcome]:
 
     A bug in a block is an outcome with its traceback (``crashed``), and so is a loss that is no number (``diverged``).
     """
+    run: _Run | None = None
     try:
-        return (yield from _Run(trial, data).epochs())
+        run = _Run(trial, data)
+        return (yield from run.epochs())
     except Exception as error:  # whatever a block raises: the study goes on, and the trial says why it did not
         details = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-        return Outcome(_result("crashed", error=details))
+        return Outcome(_result("crashed", error=details, test_readings=run.test_readings if run else 0))
 
 
 def train(trial: Trial, data: ImageData, on_epoch: Callable[[Row], None] = lambda row: None) -> Outcome:
@@ -149,7 +151,8 @@ class _Run:
             rows.append(row)
             yield row
             if not math.isfinite(row["train.loss"]):
-                return Outcome(_result("diverged", epochs=epoch, seconds=time.monotonic() - started))
+                seconds = time.monotonic() - started
+                return Outcome(_result("diverged", epochs=epoch, seconds=seconds, test_readings=self.test_readings))
             if self.recipe.select == "best" and (best is None or row["val.accuracy"] > best[0]):
                 best = (row["val.accuracy"], epoch, deepcopy(self.network.state_dict()))
             if self.stopping is not None and self.stopping.done(row):
@@ -173,7 +176,8 @@ class _Run:
                 row |= self._evaluate(self._selected(), self.data.val).metrics("val")
             if self.stopping is not None and self.stopping.spec.monitor.startswith("test."):
                 row |= self._evaluate_test(self._selected()).metrics("test")
-        return row | {"seconds": time.monotonic() - began}
+        seconds = time.monotonic() - began
+        return row | {"seconds": seconds, "images_per_second": len(self.data.train) / seconds}
 
     def _train_epoch(self, index: int) -> tuple[float, float]:
         """(mean loss, accuracy in percent) over the batches as they were trained on; one synchronisation at the end."""
@@ -313,11 +317,13 @@ def make_schedule(
 def _one_cycle(optimizer: torch.optim.Optimizer, peak: float, steps: int, spec: OneCycle) -> lr_scheduler.LRScheduler:
     # The momentum stays what the spec says: torch would cycle it too, between 0.85 and 0.95. The scheduler is stepped
     # once more after the last update, so it has one step to spare.
+    # torch divides by warmup × steps - 1: at exactly 0 it needs a nudge.
+    warmup = spec.warmup if spec.warmup * (steps + 1) != 1 else spec.warmup * (1 + 1e-9)
     return lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=peak,
         total_steps=steps + 1,
-        pct_start=spec.warmup,
+        pct_start=warmup,
         div_factor=spec.start_factor,
         final_div_factor=spec.final_factor,
         cycle_momentum=False,
@@ -327,7 +333,7 @@ def _one_cycle(optimizer: torch.optim.Optimizer, peak: float, steps: int, spec: 
 def make_average(recipe: TrainSpec, network: nn.Module) -> swa_utils.AveragedModel | None:
     if recipe.ema is None:
         return None
-    average = swa_utils.get_ema_multi_avg_fn(recipe.ema.decay)
+    average = swa_utils.get_ema_multi_avg_fn(recipe.ema.decay)  # type: ignore[no-untyped-call]
     return swa_utils.AveragedModel(network, multi_avg_fn=average, use_buffers=True)
 
 

@@ -82,6 +82,11 @@ def quoting(word: str) -> str:
     return f"quote text that begins with {word[:1]}: '{word[:40]}'"
 
 
+def printable(text: str) -> str:
+    """On one line, and without what would steer a terminal."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 def _refuse_unreadable(text: str, origin: Origin) -> None:
     if len(text.encode("utf-8", "surrogatepass")) > FILE_LIMIT:
         raise UserError(Problem(f"the text is longer than {FILE_LIMIT:,} bytes", place=origin.place()))
@@ -107,7 +112,7 @@ class _Budget:
     origin: Origin
     nodes: int = 0
     open: list[_Size] = field(default_factory=list)
-    anchors: dict[str, _Size] = field(default_factory=dict)
+    anchors: dict[str | None, _Size] = field(default_factory=dict)
 
     def charge(self, event: ev.Event) -> None:
         if isinstance(event, ev.CollectionEndEvent):
@@ -195,6 +200,7 @@ def _tab_problems(text: str, events: list[ev.Event], origin: Origin) -> list[Pro
     """Lines indented with tabs, but for those within quoted and block text. libyaml lets them pass within brackets."""
     indented = {number for number, line in enumerate(text.splitlines(), 1) if _TAB_INDENT.match(line)}
     for event in events:
-        if indented and isinstance(event, ev.ScalarEvent) and event.style:
-            indented -= set(range(event.start_mark.line + 2, event.end_mark.line + 2))
+        start, end = event.start_mark, event.end_mark
+        if indented and start and end and isinstance(event, ev.ScalarEvent) and event.style:
+            indented -= set(range(start.line + 2, end.line + 2))
     return [_tab_problem(line, origin) for line in sorted(indented)]

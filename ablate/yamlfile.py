@@ -21,7 +21,7 @@ import yaml
 from yaml import events as ev
 
 from ablate.errors import Place, Problem, UserError, did_you_mean
-from ablate.yamlevents import FILE_LIMIT, SCALAR_LIMIT, Origin, line_and_column, quoting, read_events
+from ablate.yamlevents import FILE_LIMIT, SCALAR_LIMIT, Origin, line_and_column, printable, quoting, read_events
 
 NUMBER_LIMIT = 1000
 """Characters of one number: Python refuses to print whole numbers of more than 4300 digits."""
@@ -262,7 +262,7 @@ class _Reader:
                 self.refuse(f"the anchor &{event.anchor[:40]} is given twice", event)
             self.anchors[event.anchor] = _OPEN
 
-    def alias(self, event: ev.AliasEvent) -> Any:
+    def alias(self, event: Any) -> Any:
         """A copy, so that no patch of one place changes another."""
         name = event.anchor
         if name not in self.anchors:
@@ -309,7 +309,7 @@ class _Reader:
             if key in entries:
                 first = entries.keys_at[key].line
                 message = f"the key '{key[:40]}' is given twice, first in line {first}"
-                self.problems.append(Problem(message, place=key_at))
+                self.problems.append(Problem(printable(message), place=key_at))
                 continue
             entries.keys_at[key], entries.values_at[key], entries[key] = key_at, value_at, value
         return entries
@@ -341,7 +341,7 @@ class _Reader:
         return self.origin.at(event.start_mark)
 
     def refuse(self, message: str, event: ev.Event, hint: str = "") -> None:
-        self.problems.append(Problem(message, place=self.place(event), hint=hint))
+        self.problems.append(Problem(printable(message), place=self.place(event), hint=hint))
 
 
 def _is_plain(event: Any) -> bool:

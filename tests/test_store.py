@@ -149,7 +149,7 @@ def test_readings_of_the_test_split_are_counted_in_order(study: Study) -> None:
 # Resuming.
 
 
-def test_an_interrupted_trial_keeps_its_checkpoint_and_whole_lines(study: Study) -> None:
+def test_an_interrupted_trial_starts_afresh(study: Study) -> None:
     study.begin({"hash": A})
     study.append_metrics(A, {"epoch": 0})
     folder = study.trial_folder(A)
@@ -158,10 +158,17 @@ def test_an_interrupted_trial_keeps_its_checkpoint_and_whole_lines(study: Study)
         file.write('{"epoch": 1, "tra')
     assert study.metrics(A) == [{"epoch": 0}]
     study.begin({"hash": A})
-    study.append_metrics(A, {"epoch": 1})
+    assert names(folder) == [store.TRIAL]
+    study.append_metrics(A, {"epoch": 0, "again": True})
     study.finish(A, RESULT)
-    assert study.metrics(A) == [{"epoch": 0}, {"epoch": 1}]
-    assert (folder / store.CHECKPOINT).read_bytes() == b"half way"
+    assert study.metrics(A) == [{"epoch": 0, "again": True}]
+
+
+def test_seeds_can_be_added_and_not_taken_away(tmp_path: Path) -> None:
+    for seeds in (2, 3, [0, 1, 2, 7]):
+        Study.create(tmp_path / "s", {**SPEC, "ablation": {"seeds": seeds}}, VARIANTS, {})
+    with pytest.raises(UserError, match="begun with seed 7 too: seeds can be added, not taken away"):
+        Study.create(tmp_path / "s", {**SPEC, "ablation": {"seeds": 3}}, VARIANTS, {})
 
 
 def test_a_trial_with_a_result_starts_afresh(study: Study) -> None:

@@ -217,6 +217,9 @@ class TestStructure:
     def test_a_duplicate_key_names_both_lines(self) -> None:
         assert only("a: 1\nb: 2\na: 3") == "spec.yaml:3:1: the key 'a' is given twice, first in line 1"
 
+    def test_what_would_steer_a_terminal_is_escaped_in_the_message(self) -> None:
+        assert r"the key '\x1b[2J' is given twice" in only(r'{"\e[2J": 1, "\x1b[2J": 2}')
+
     def test_equal_keys_of_different_spelling_are_duplicates(self) -> None:
         assert "the key 'a b' is given twice" in only("{a b: 1, 'a b': 2}")
 

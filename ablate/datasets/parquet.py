@@ -120,7 +120,7 @@ class _Table:
     def labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """int64 (N,); the first null is an error that names its row."""
         found: list[np.ndarray[Any, Any]] = [np.empty(0, dtype=np.int64)]
-        for start, column in self._batches(self.params.label, 1 << 16):
+        for start, column in self._batches(self.params.label, ROWS_AT_A_TIME):
             if column.null_count:
                 row = start + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
                 raise user_error(f"{self.name}: row {row} (from 0): the label is null")
@@ -133,8 +133,8 @@ class _Table:
         # before any tuple of that many class names is made
         high = np.flatnonzero(labels >= MAX_CLASSES)
         if len(high):
-            raise user_error(f"{self.name}: row {start + int(high[0])} (from 0): label {labels[high[0]]} is out of range; "
-                             f"at most {MAX_CLASSES:,} classes")
+            raise user_error(f"{self.name}: row {start + int(high[0])} (from 0): label {labels[high[0]]} is out of "
+                             f"range; at most {MAX_CLASSES:,} classes")
 
     def shape(self) -> Shape:
         """(C, H, W) of the first image."""

@@ -123,9 +123,8 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"{\char34}",  # \textquotedbl is unknown to TeX's default font encoding
     "`": r"\textasciigrave{}",
-    "'": r"\textquotesingle{}",
     **{character: f"\\{character}" for character in "{}$&#%_"},
     # After a line's \\ these would be read as its arguments.
     "[": "{[}",

@@ -23,6 +23,7 @@ MEASURES = ("epochs", "seconds", "images_per_second")
 METRICS = (
     "train.loss",
     "train.accuracy",
+    "train.error",
     "val.loss",
     "val.accuracy",
     "val.error",
@@ -154,7 +155,9 @@ def ablation_table(study: Study, columns: Sequence[str] | None = None) -> Table:
 
 
 def _arms(study: Study) -> list[_Arm]:
-    results = {hash: study.result(hash) for hash in _hashes(study)}
+    # Each trial once, though duplicates share theirs: to read one is to check its files.
+    hashes = dict.fromkeys(hash for variant in study.variants for hash in variant["trials"].values())
+    results = {hash: study.result(hash) for hash in hashes}
     return [
         _Arm(
             variant["name"],
@@ -164,11 +167,6 @@ def _arms(study: Study) -> list[_Arm]:
         )
         for variant in study.variants
     ]
-
-
-def _hashes(study: Study) -> list[str]:
-    """Each trial once, though duplicates share theirs."""
-    return list(dict.fromkeys(hash for variant in study.variants for hash in variant["trials"].values()))
 
 
 def _told_apart(papers: list[_Published]) -> list[_Published]:
@@ -246,7 +244,7 @@ def _metric_part(metric: str) -> _Part:
         found = stats.summary(values.values())
         left_out = [seed for seed in arm.finished() if seed not in values]
         note = f"not measured or not finite at seed {', '.join(left_out)}: left out" if left_out else ""
-        text = format_value(metric, found.mean) + _spread(metric, found)
+        text = format_value(metric, found.mean) + _spread(metric, found, len(arm.results))
         return Cell(text, found.mean, found.interval, found.n, note)
 
     return Column(metric, unit_of(metric), "right", "estimate"), cell
@@ -258,10 +256,15 @@ def _why_no_value(arm: _Arm) -> str:
     return "not measured" if arm.finished() else "none finished"
 
 
-def _spread(metric: str, found: stats.Summary) -> str:
+def _spread(metric: str, found: stats.Summary, seeds: int) -> str:
     if found.interval is None:
         return f" ({ONE_SEED})"
-    return f" ± {format_value(metric, found.interval.half_width)} (n={found.n})"
+    return f" ± {format_value(metric, found.interval.half_width)}{_count(found.n, seeds)}"
+
+
+def _count(n: int, seeds: int) -> str:
+    """How many values there were, where that is not every seed."""
+    return "" if n == seeds else f" (n={n})"
 
 
 def _difference_parts(metric: str, arms: list[_Arm]) -> list[_Part]:
@@ -291,7 +294,7 @@ def _difference_cell(metric: str, arm: _Arm, baseline: _Arm) -> Cell:
     if found.interval is None:
         return Cell(f"{text} ({ONE_SEED})", found.mean, None, found.n)
     low, high = (format_value(metric, bound, sign=True) for bound in found.interval)
-    return Cell(f"{text} [{low}, {high}] (n={found.n})", found.mean, found.interval, found.n)
+    return Cell(f"{text} [{low}, {high}]{_count(found.n, len(arm.results))}", found.mean, found.interval, found.n)
 
 
 def _paper_parts(paper: _Published, alone: bool) -> list[_Part]:
@@ -347,10 +350,10 @@ def _errors(arm: _Arm) -> Iterable[str]:
 
 
 def _caption(study: Study, arms: list[_Arm], shown: list[str]) -> str:
-    said = [_data_text(study), _budget_text(study), _training_text(study, arms)]
+    said = [_data_text(study, arms), _budget_text(study), _training_text(study, arms)]
     if any(name not in COSTS for name in shown):
         said.append(
-            "± is half the 95% t-interval over seeds, n the seeds behind it; the sampling of images is not in it"
+            "± is half the 95% t-interval over seeds (n: how many, where not all); the sampling of images is not in it"
         )
     if any(_is_rate(name) for name in shown) and any(arm.record.get("baseline") is not None for arm in arms):
         said.append(
@@ -359,11 +362,15 @@ def _caption(study: Study, arms: list[_Arm], shown: list[str]) -> str:
     return " ".join(f"{sentence.rstrip('.')}." for sentence in said if sentence)
 
 
-def _data_text(study: Study) -> str:
-    described = study.environment.get("data")
-    if isinstance(described, Mapping):
-        described = described.get("description")
-    return str(described or (study.spec.get("data") or {}).get("name") or "")
+def _data_text(study: Study, arms: list[_Arm]) -> str:
+    """What each variant's record says of its data: once, where all say the same."""
+    said: dict[str, list[str]] = {}
+    for arm in arms:
+        if arm.record.get("data"):
+            said.setdefault(str(arm.record["data"]), []).append(arm.name)
+    if not said:
+        return str((study.spec.get("data") or {}).get("name") or "")
+    return "; ".join(text if len(said) == 1 else f"{text} ({', '.join(names)})" for text, names in said.items())
 
 
 def _budget_text(study: Study) -> str:
@@ -377,8 +384,10 @@ def _training_text(study: Study, arms: list[_Arm]) -> str:
     trained = [
         result["epochs"] for arm in arms for result in arm.finished().values() if result.get("epochs") is not None
     ]
-    parts = [_counted(train["epochs"], "epoch")] if train.get("epochs") is not None else []
-    if trained and {*trained} != {train.get("epochs")}:
+    planned = [arm.record.get("epochs", train.get("epochs")) for arm in arms]
+    planned = [epochs for epochs in planned if epochs is not None]
+    parts = [_counted(_range(planned), "epoch")] if planned else []
+    if trained and {*trained} != {*planned}:
         parts.append(f"finished trials took {_range(trained)}")
     parts.append(_counted(_range([len(arm.results) for arm in arms]), "seed"))
     select = train.get("select", "last")
@@ -398,7 +407,7 @@ def _footnotes(
     if hidden:
         yield f"Hidden until every trial has a result: {', '.join(hidden)}."
     yield from _protocol(arms)
-    yield _readings(study)
+    yield _readings(study, arms)
     if any(paper.metric not in COSTS for paper in papers):
         yield (
             "Verdict: reproduced if the published value lies in the 95% prediction interval for one more run (three "
@@ -418,9 +427,9 @@ def _protocol(arms: list[_Arm]) -> Iterable[str]:
         yield sentence if len(names) == len(arms) else f"{sentence.rstrip('.')} ({', '.join(names)})."
 
 
-def _readings(study: Study) -> str:
-    results = (study.result(hash) for hash in _hashes(study))
-    within = sum(int(result.get("test_readings") or 0) for result in results if result is not None)
+def _readings(study: Study, arms: list[_Arm]) -> str:
+    results = {arm.record["trials"][seed]: result for arm in arms for seed, result in arm.results.items()}
+    within = sum(int(result.get("test_readings") or 0) for result in results.values() if result is not None)
     exposures = len(study.exposures())
     least = "at least " if EXPOSURES in study.damaged else ""
     recorded = f"{least}{_counted(exposures, 'reading')} on record"

