@@ -265,7 +265,7 @@ def dead_nodes(graph: Graph) -> list[str]:
 
 
 def _called_problems(network: fx.GraphModule, graph: Graph, x: Tensor, seed: int) -> list[str]:
-    """Run the module itself: what it calls, and what each call reads, is what the graph says; nothing is written into."""
+    """Run the module itself: it calls what the graph says, which reads what the graph says and writes nothing there."""
     watch = _Watch(graph, x)
     names = dict.fromkeys(node.module for node in graph.nodes)
     modules = {name: network.get_submodule(name) for name in names}
@@ -322,7 +322,7 @@ class _Watch:
 
 
 def _was_changed(tensor: Tensor, version: int, copy: Tensor) -> bool:
-    # The version misses what is written by way of ``.data``, the values what is written with the values that were there.
+    # The version misses what is written by way of ``.data``; the values miss a write of what was there already.
     return tensor._version != version or not torch.allclose(tensor.detach(), copy, rtol=0, atol=0, equal_nan=True)
 
 

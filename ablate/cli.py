@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone. Python would complain once more when it flushes at exit.

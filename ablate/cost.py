@@ -9,7 +9,6 @@ in ``uncounted`` and never passes as a silent 0.
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,18 +24,15 @@ from torch import fx
 from ablate.block import Block, BlockParams, Shape
 from ablate.graph import Graph
 
-NOT_COUNTED_BY_CONVENTION = frozenset(
-    f"aten::{name}"
-    for name in re.split(
-        " ",
-        "add add_ sub rsub mul div neg pow sqrt rsqrt exp log abs clamp max min mean sum amax amin "
-        "sigmoid relu leaky_relu gelu silu tanh softmax log_softmax hardsigmoid hardswish "
-        "batch_norm layer_norm group_norm native_layer_norm "
-        "adaptive_avg_pool2d adaptive_max_pool2d avg_pool2d max_pool2d "
-        "pad constant_pad_nd dropout feature_dropout upsample_nearest2d upsample_bilinear2d lt gt ge le ones_like "
-        "rand rand_like bernoulli where fill zeros_like new_zeros repeat expand_as expand roll meshgrid",
-    )
+_FREE = (
+    "add add_ sub rsub mul div neg pow sqrt rsqrt exp log abs clamp max min mean sum amax amin "
+    "sigmoid relu relu6 hardtanh elu mish leaky_relu gelu silu tanh softmax log_softmax hardsigmoid hardswish "
+    "batch_norm layer_norm group_norm native_layer_norm "
+    "adaptive_avg_pool2d adaptive_max_pool2d avg_pool2d max_pool2d "
+    "pad constant_pad_nd dropout feature_dropout upsample_nearest2d upsample_bilinear2d lt gt ge le ones_like "
+    "rand rand_like bernoulli where fill zeros_like new_zeros repeat expand_as expand roll meshgrid unflatten"
 )
+NOT_COUNTED_BY_CONVENTION = frozenset(f"aten::{name}" for name in _FREE.split())
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ def cost_of(graph: Graph) -> Cost:
     rows: list[NodeCost] = []
     counted: set[str] = set()
     for node in graph.nodes:
-        params, flops, uncounted = _leaf_cost(node.block, node.params.model_dump_json(), node.shapes)
+        params, flops, uncounted = _leaf_cost(node.block, node.params.model_dump_json(), node.shapes)  # type: ignore[arg-type]
         own = 0 if node.module in counted else params
         counted.add(node.module)
         rows.append(

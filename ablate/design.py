@@ -252,6 +252,9 @@ def _factor(name: str, value: Any, collector: Collector) -> list[Level]:
     if not isinstance(value["path"], str) or not isinstance(value["levels"], yamlfile.Sequence) or not value["levels"]:
         collector.add(path, "'path' is one dotted path and 'levels' a list of at least one value")
         return []
+    if problem := level_path_problem(value["path"]):
+        collector.add((*path, "path"), problem[0], problem[1], key=False)
+        return []
     levels: dict[str, Level] = {}
     items: yamlfile.Sequence = value["levels"]
     for index, item in enumerate(items):
@@ -260,8 +263,8 @@ def _factor(name: str, value: Any, collector: Collector) -> list[Level]:
         if label in levels:
             collector.add((*path, "levels", index), f"level {shown(label)} is given twice", key=False)
             continue
-        if problem := _label_problem(label):
-            collector.add((*path, "levels", index), problem, "name the levels: {level: {path: value}}", key=False)
+        if wrong := _label_problem(label):
+            collector.add((*path, "levels", index), wrong, "name the levels: {level: {path: value}}", key=False)
         levels[label] = _checked_level(name, label, {value["path"]: (item, place, place)}, place, collector)
     return list(levels.values())
 

@@ -222,7 +222,7 @@ class GraphBuilder:
         self, name: str, block: type[Composite], params: BlockParams, inputs: tuple[Value, ...], insertion: str | None
     ) -> Value:
         try:
-            return block.expand(_ScopeAt(self, name, insertion), params, *inputs)
+            return block.expand(_ScopeAt(self, name, insertion, self.classes), params, *inputs)
         except GraphError:
             raise
         except ValueError as error:
@@ -249,10 +249,7 @@ class _ScopeAt:
     builder: GraphBuilder
     prefix: str
     insertion: str | None
-
-    @property
-    def classes(self) -> int:
-        return self.builder.classes
+    classes: int
 
     def shape(self, value: Value) -> Shape:
         return self.builder.shape(value)
@@ -287,7 +284,8 @@ def acting_once_reset(params: BlockParams) -> BlockParams:
 
 def infer_shape(block: type[Block], params: BlockParams, shapes: tuple[Shape, ...]) -> Shape:
     """The output's shape, found by running the module on meta tensors. ``ValueError`` where it can't run."""
-    return _infer_shape(block, params.model_dump_json(), shapes)
+    # mypy takes the module's __hash__ for the class's
+    return _infer_shape(block, params.model_dump_json(), shapes)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=65_536)

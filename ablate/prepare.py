@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ablate.certify import Certificate, Certifier
 from ablate.dataset import DataSpec, ImageData
 from ablate.dataset import load as load_data
@@ -54,8 +56,6 @@ def data_key(data: DataSpec) -> str:
 
 def resolve_numerics(execution: ExecutionSpec) -> Numerics:
     """What ``auto`` comes to on this machine. ``UserError`` for a device that is not there."""
-    import torch
-
     device = execution.device
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(Problem("no CUDA device here", "execution.device", hint="device: auto, or cpu"))
@@ -150,8 +150,9 @@ def available_cpus() -> int:
 
 
 def default_concurrency(numerics: Numerics) -> int:
-    """Trials at once: never more threads than CPUs in all."""
-    return max(1, available_cpus() // numerics.threads)
+    """Trials at once: never more threads than CPUs in all, and one on each CUDA device."""
+    at_most = max(1, available_cpus() // numerics.threads)
+    return min(at_most, torch.cuda.device_count()) if numerics.device == "cuda" else at_most
 
 
 def _processor() -> str:

@@ -29,11 +29,13 @@ QUIET = {
 os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})  # read when ray is imported
 
 import ray  # noqa: E402
+import torch  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from ablate.dataset import ImageData  # noqa: E402
+from ablate.errors import Problem, UserError  # noqa: E402
 from ablate.execute import Progress, record, run_trial  # noqa: E402
 from ablate.prepare import Prepared, data_key, default_concurrency  # noqa: E402
 from ablate.store import Study  # noqa: E402
@@ -86,6 +88,8 @@ class Worker(tune.Trainable):
             return {"row": next(self._running)}
         except StopIteration as end:
             return {"result": end.value, "done": True}
+        except UserError as error:  # a full disk: no retry helps
+            return {"refused": error.problems, "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
 
@@ -97,6 +101,12 @@ class Recorder(tune.Callback):
 
     def __init__(self, trials: list[Trial], study: Study, progress: Progress) -> None:
         self.trials, self.study, self.progress = trials, study, progress
+        self.open = {trial.hash for trial in trials}
+        self.refused: list[Problem] = []
+
+    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
+        # Tune pickles its callbacks for a restore that we never do; a live display holds locks, which can't be.
+        return tune.Callback, ()
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self.progress.started(self._ours(trial))
@@ -107,11 +117,16 @@ class Recorder(tune.Callback):
         ours = self._ours(trial)
         if "result" in result:
             record(self.study, ours, result["result"])
+            self.open.discard(ours.hash)
             self.progress.ended(ours, result["result"])
+        elif "refused" in result:
+            self.refused += result["refused"]
+            self.progress.lost(ours, str(UserError(result["refused"])))
         elif "row" in result:
             self.progress.epoch(ours, result["row"])
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self.open.discard(self._ours(trial).hash)
         self.progress.lost(self._ours(trial), "its worker died")
 
     def _ours(self, trial: TuneTrial) -> Trial:
@@ -121,13 +136,14 @@ class Recorder(tune.Callback):
 
 def run(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress, concurrent: int) -> None:
     """Run the trials, ``concurrent`` at once, on the Ray session that is there."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
     data = {key: ray.put(images) for key, images in prepared.data.items()}
     keys = [data_key(prepared.plan.variant(trial.variant).data) for trial in trials]
     shared = (trials, keys, data, study.folder.resolve())
     numerics = prepared.numerics
-    resources = {"cpu": numerics.threads, "gpu": 1 / concurrent if numerics.device == "cuda" else 0}
+    gpus = min(1.0, torch.cuda.device_count() / concurrent) if numerics.device == "cuda" else 0.0
+    resources = {"cpu": numerics.threads, "gpu": gpus}
     storage = tempfile.mkdtemp(prefix="abl-tune")
+    recorder = Recorder(trials, study, progress)
     try:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(Worker, shared=shared), resources),
@@ -143,12 +159,16 @@ def run(trials: list[Trial], prepared: Prepared, study: Study, progress: Progres
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Recorder(trials, study, progress)],
+                callbacks=[recorder],
             ),
         )
         tuner.fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
+    if recorder.refused:
+        raise UserError(recorder.refused)
+    if recorder.open:
+        raise KeyboardInterrupt  # Tune catches it, stops its trials and returns as if all were done
 
 
 def run_with_ray(
@@ -166,6 +186,7 @@ def ray_session(numerics: Numerics, concurrent: int, data: Iterable[ImageData]) 
     if ray.is_initialized():
         yield
         return
+    logging.getLogger("ray").setLevel(logging.ERROR)
     arrays = sum(
         split.images.nbytes + split.labels.nbytes
         for item in data

@@ -490,8 +490,9 @@ def _section_problem(path: str, value: Any) -> tuple[str, str] | None:
 
 def level_path_problem(path: str) -> tuple[str, str] | None:
     """Why a level can't assign ``path``: a level changes the network, the data or the recipe."""
-    if path.split(".")[0] not in ("network", "data", "train"):
-        return f"{shown(path)} is not a path that a level may change", "network.…, data.… or train.…"
+    head, may_change = path.split(".")[0], ("network", "data", "train")
+    if head not in may_change:
+        return f"{shown(path)} is not a path that a level may change", did_you_mean(head, may_change)
     if len(path.split(".")) < 2:
         return f"{shown(path)} is a whole section", "name a path within it"
     return path_problem(path)

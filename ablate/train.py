@@ -263,7 +263,7 @@ class _Run:
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
         if self.recipe.precision == "fp32":
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision])  # type: ignore[return-value]
+        return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision])
 
 
 class Stopping:

@@ -164,6 +164,12 @@ class TestOneMistakeOneSentence:
     def test_an_unknown_key_is_met_with_the_names_known_at_that_place(self, text: str, sentence: str) -> None:
         assert said(text) == [sentence]
 
+    def test_a_validator_that_knows_better_words_the_unknown_key_itself(self) -> None:
+        wrong = PydanticCustomError("extra_forbidden", "unknown key; this set has no folder")
+        error = ValidationError.from_exception_data("data", [{"type": wrong, "loc": ("root",), "input": 3}])
+        found = problems(error, loads("root: 3", "s.yaml"))
+        assert [str(problem) for problem in found] == ["s.yaml:1:1: root: unknown key; this set has no folder"]
+
     def test_a_misspelt_key_is_not_missing_too(self) -> None:
         assert said("nested: {sise: 3}") == ["1:10: nested.sise: unknown key; did you mean 'size'?"]
 
@@ -267,6 +273,16 @@ class TestWithoutTheModel:
         with pytest.raises(ValidationError) as caught:
             Recipe.model_validate(tree)
         assert problems(caught.value, tree)[0].hint == "did you mean 'epochs'?"
+
+    def test_a_model_that_knows_the_refused_key_did_not_refuse_it(self) -> None:
+        def twin(**fields: Any) -> type[BaseModel]:
+            return type("Twin", (Strict,), {"__annotations__": dict.fromkeys(fields, int), **fields})
+
+        asked, _other = twin(width=1), twin(widht=1)
+        tree = loads("widht: 3", "s.yaml")
+        with pytest.raises(ValidationError) as caught:
+            asked.model_validate(tree)
+        assert problems(caught.value, tree)[0].hint == "did you mean 'width'?"
 
     def test_two_models_of_one_title_give_no_hint_rather_than_a_wrong_one(self) -> None:
         def named(**fields: Any) -> type[BaseModel]:

@@ -20,6 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import fill
+
 from ablate import store
 from ablate.errors import UserError
 from ablate.store import Study, study_folder
@@ -418,24 +420,6 @@ def test_a_refused_write_leaves_what_was_there(
     assert {path: path.read_bytes() for path in study.folder.rglob("*") if path.is_file()} == files
     study.finish(B, RESULT)
     assert study.results().keys() == {A, B}
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("needs root on Linux, and a kernel that lets it mount")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(path: Path) -> None:
-    with path.open("wb") as file, suppress(OSError):
-        while os.write(file.fileno(), b"x" * 4096):
-            pass
 
 
 def test_a_really_full_disk_is_told_and_loses_nothing(small_disk: Path) -> None:

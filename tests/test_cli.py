@@ -1,0 +1,252 @@
+"""The command line as a user meets it: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ablate.cli import main
+
+from tests.conftest import REPOSITORY, fill
+
+Captured = pytest.CaptureFixture[str]
+
+
+def run(*arguments: str) -> int:
+    return main(list(arguments))
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The top-level packages that a command has imported when it ends."""
+    code = (
+        "import sys\nfrom ablate.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print('\\n'.join(sorted({name.split('.')[0] for name in sys.modules})), file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=True
+    )
+    return set(done.stderr.split())
+
+
+def test_help_answers_without_any_heavy_import() -> None:
+    assert not imported_by("--help") & {"torch", "ray", "numpy", "pydantic", "yaml", "scipy", "rich"}
+
+
+def test_a_report_needs_neither_torch_nor_ray(tiny: Path, tmp_path: Path) -> None:
+    folder = str(tmp_path / "s")
+    assert run("sweep", str(tiny), "--out", folder, "--executor", "local", "--quiet", "--set", "train.epochs=1") == 0
+    assert not imported_by("report", folder) & {"torch", "ray"}
+
+
+def test_check_says_how_many_variants_and_trials(tiny: Path, capsys: Captured) -> None:
+    assert run("check", str(tiny)) == 0
+    assert capsys.readouterr().out == f"{tiny}: sound: 3 variants, 6 trials\n"
+
+
+def test_check_goes_through_every_spec_and_exits_2_if_one_is_wrong(
+    tiny: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(tiny.read_text().replace("reduction: 2", "reducton: 2"))
+    assert run("check", str(wrong), str(tiny)) == 2
+    shown = capsys.readouterr()
+    assert shown.out == f"{tiny}: sound: 3 variants, 6 trials\n"
+    assert "unknown parameter of block 'se'; did you mean 'reduction'?" in shown.err
+
+
+SIX_MISTAKES = """\
+name: six
+data: {name: mnist5k, vall: 0.2}
+train: {epochs: 3.7, batch_size: "128", optimizer: {name: sgd, lr: 0.1}}
+network:
+  graph:
+    stem: {block: conv_bn_act, width: 8}
+    head: {block: classifier}
+  insert:
+    attention: {block: cbam, reducton: 8, at: after stems*}
+ablation:
+  seeds: 0
+  factors:
+    attention: {none: {network.insert.attention: null}}
+"""
+
+
+def test_six_mistakes_are_six_lines_with_place_and_hint_and_no_traceback(tmp_path: Path) -> None:
+    spec = tmp_path / "six.yaml"
+    spec.write_text(SIX_MISTAKES)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-m", "ablate", "check", "six.yaml"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "six.yaml:2:23: data.vall: unknown key; did you mean 'val'?",
+        "six.yaml:3:17: train.epochs: 3.7 is not a whole number",
+        "six.yaml:3:34: train.batch_size: '128' is text, a whole number was expected; remove the quotes",
+        "six.yaml:9:30: network.insert.attention.reducton: unknown parameter of block 'cbam'; did you mean 'reduction'?",
+        "six.yaml:9:53: network.insert.attention.at: pattern 'stems*' matches nothing; nearest: stem",
+        "six.yaml:11:10: ablation.seeds: 0 seeds; from 1 to 1,000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", "is empty"),
+        (b"\x00\x01\x02PK\x03\x04", "is a binary file"),
+        (b"name: x\n\tdata: {}\n", "tab"),
+        (b"name: x\nname: y\n", "name"),
+        (b"- a\n- b\n", "mapping"),
+    ],
+)
+def test_a_file_that_is_no_spec_is_an_error_with_its_name(
+    tmp_path: Path, capsys: Captured, content: bytes | None, message: str
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    if content is not None:
+        spec.write_bytes(content)
+    assert run("check", str(spec)) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "spec.yaml" in shown.err
+    assert message in shown.err
+
+
+def test_an_impossible_shape_names_the_node_and_both_shapes(tiny: Path, capsys: Captured) -> None:
+    text = tiny.read_text().replace(
+        "    head:   {block: classifier}", "    mix: {block: add, from: [stem, input]}\n    head:   {block: classifier}"
+    )
+    tiny.write_text(text)
+    assert run("check", str(tiny)) == 2
+    error = capsys.readouterr().err
+    assert "node 'mix'" in error
+    assert "(8, 11, 13)" in error
+    assert "(3, 11, 13)" in error
+
+
+def test_show_lists_every_layer_and_its_total(tiny: Path, capsys: Captured) -> None:
+    assert run("show", str(tiny), "--variant", "se", "--format", "csv") == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    nodes = {row["node"]: row for row in rows}
+    assert nodes["stem.conv"]["params"] == str(3 * 8 * 9)
+    assert nodes["stem.conv"]["FLOPs"] == str(3 * 8 * 9 * 11 * 13)
+    assert nodes["stage1.0_attention"]["insertion"] == "attention"
+    assert int(nodes["total"]["params"]) == sum(int(row["params"]) for row in rows[:-1])
+
+
+def test_show_draws_mermaid_with_every_node(tiny: Path, capsys: Captured) -> None:
+    assert run("show", str(tiny), "--mermaid") == 0
+    drawn = capsys.readouterr().out
+    assert drawn.startswith("flowchart TD\n")
+    assert drawn.count("subgraph") == drawn.count("  end\n")
+    assert "0_attention" in drawn
+
+
+def test_show_of_an_unknown_variant_suggests_the_nearest(tiny: Path, capsys: Captured) -> None:
+    assert run("show", str(tiny), "--variant", "betwen") == 2
+    assert capsys.readouterr().err == "no variant 'betwen'; did you mean 'between'?\n"
+
+
+def test_plan_shows_what_each_variant_adds_and_what_the_seeds_can_tell(tiny: Path, capsys: Captured) -> None:
+    assert run("plan", str(tiny)) == 0
+    shown = capsys.readouterr().out
+    assert "certified" in shown
+    assert "2 seeds: the smallest p of one paired sign-flip test is 0.5" in shown
+    assert "Estimated time" in shown
+    assert shown.rstrip().endswith(f"next: ablate sweep {tiny}")
+
+
+def test_plan_as_json_has_every_certificate(tiny: Path, capsys: Captured) -> None:
+    assert run("plan", str(tiny), "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [record["name"] for record in records] == ["none", "se", "between"]
+    assert all(record["certificate"]["failures"] == [] for record in records)
+
+
+def test_a_sweep_prints_the_table_on_stdout_and_the_progress_on_stderr(
+    tiny: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "s"
+    assert run("sweep", str(tiny), "--out", str(folder), "--executor", "local", "--set", "train.epochs=1") == 0
+    shown = capsys.readouterr()
+    assert "started   none, seed 0" in shown.err
+    assert "6 of 6 finished" in shown.err
+    assert "started" not in shown.out
+    assert "val.accuracy (%)" in shown.out
+    for name in ("table.md", "table.csv", "table.tex"):
+        assert (folder / "report" / name).stat().st_size > 0
+    assert run("report", str(folder)) == 0
+    assert capsys.readouterr().out == shown.out
+
+
+def test_a_sweep_with_a_failed_trial_exits_1_and_counts_it(tiny: Path, tmp_path: Path, capsys: Captured) -> None:
+    options = ["--set", "train.optimizer.lr=1.0e+30", "--set", "ablation.seeds=1"]
+    assert run("sweep", str(tiny), "--out", str(tmp_path / "s"), "--executor", "local", *options) == 1
+    shown = capsys.readouterr()
+    assert "0 of 1; 1 diverged" in shown.out
+    assert "0 trials missing, 3 failed" in shown.err
+
+
+def test_a_report_of_what_is_no_study_exits_2(tmp_path: Path, capsys: Captured) -> None:
+    assert run("report", str(tmp_path)) == 2
+    assert "is no study" in capsys.readouterr().err
+
+
+def test_blocks_lists_them_all_and_describes_one(capsys: Captured) -> None:
+    from ablate.block import registry
+
+    assert run("blocks", "--format", "csv") == 0
+    listed = [row["block"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))]
+    assert listed == list(registry())
+    assert run("blocks", "cbam", "--format", "csv") == 0
+    described = {row["parameter"]: row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    assert set(described) == {"reduction", "min_hidden", "kernel"}
+    assert all(row["description"] for row in described.values())
+    assert run("blocks", "cbm") == 2
+    assert capsys.readouterr().err == "no block 'cbm'; did you mean 'cbam'?\n"
+
+
+@pytest.mark.parametrize("text", ["train.epochs", "nonsense.key=1", "train.epochs=[", "train..epochs=1"])
+def test_a_wrong_set_is_an_error_that_repeats_it(tiny: Path, capsys: Captured, text: str) -> None:
+    assert run("check", str(tiny), "--set", text) == 2
+    assert "--set" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error(tiny: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = f"{sys.executable} -m ablate blocks | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
+    assert done.stderr == ""
+
+
+def test_a_full_disk_ends_the_sweep_with_a_message_and_keeps_what_was_finished(
+    tiny: Path, small_disk: Path, capsys: Captured
+) -> None:
+    options = ["--out", str(small_disk / "s"), "--executor", "local", "--quiet"]
+    assert run("sweep", str(tiny), *options, "--set", "ablation.seeds=1") == 0
+    done = sorted(path.parent.name for path in small_disk.glob("s/trials/*/result.json"))
+    ballast = small_disk / "ballast"
+    fill(ballast)
+    capsys.readouterr()
+    assert run("sweep", str(tiny), *options) == 2
+    error = capsys.readouterr().err
+    assert "full" in error
+    assert "Traceback" not in error
+    ballast.unlink()
+    assert run("sweep", str(tiny), *options) == 0
+    assert {*done} <= {path.parent.name for path in small_disk.glob("s/trials/*/result.json")}

@@ -1,0 +1,95 @@
+"""The shipped specs of the papers: networks of the stated size, trained for a moment on real images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ablate.costing import cost_of
+from ablate.design import StudyPlan, study_plan
+from ablate.report import ablation_table
+from ablate.spec import load
+
+from tests.conftest import REPOSITORY
+
+SPECS = REPOSITORY / "specs"
+IMAGES = Path(os.environ.get("ABLATE_TEST_DATA", REPOSITORY.parent / "shared" / "data")) / "cifar10-jpeg"
+
+
+def plan(name: str, *sets: str) -> StudyPlan:
+    return study_plan(load(SPECS / name, sets=sets))
+
+
+def test_every_shipped_spec_is_sound() -> None:
+    shipped = [path for path in SPECS.rglob("*.yaml") if "models" not in path.parts]
+    assert len(shipped) >= 3
+    for path in shipped:
+        assert study_plan(load(path)).variants
+
+
+def test_cnntentions_networks_have_the_parameters_of_their_definitions() -> None:
+    params = {v.name: cost_of(v.network.graph).params for v in plan("cnntention/table3.yaml").variants}
+    assert params == {"Baseline": 269_722, "SelfAtt": 286_189, "MHA": 291_677, "CBAM-16": 270_691}
+
+
+def test_attention_costs_what_its_formula_says() -> None:
+    flops = {v.name: cost_of(v.network.graph).flops for v in plan("cnntention/table3.yaml").variants}
+    assert flops["Baseline"] == 40_551_040
+    stages = [(16, 32 * 32), (32, 16 * 16), (64, 8 * 8)]
+    # Three 1×1 convolutions, and two products of N × N with N × C; heads share the channels and add the fourth.
+    single = sum(3 * c * c * n + 2 * n * n * c for c, n in stages)
+    several = sum(4 * c * c * n + 2 * n * n * c for c, n in stages)
+    assert flops["SelfAtt"] - flops["Baseline"] == single
+    assert flops["MHA"] - flops["Baseline"] == several
+    # The MLP on the mean and on the maximum, then 7×7 over two planes.
+    cbam = sum(2 * 2 * c * (c // 16) + 2 * 49 * n for c, n in stages)
+    assert flops["CBAM-16"] - flops["Baseline"] == cbam
+
+
+def test_at_reduction_32_stage_1_has_no_channel_attention_and_the_certificate_says_so() -> None:
+    arm = plan("cnntention/table2.yaml").variant("CBAM-32")
+    notes = {node.name: node.notes for node in arm.network.graph.nodes if node.notes}
+    assert notes == {"stage1_attention": ("reduction 32 on 16 channels → hidden width 0",)}
+
+
+def test_placement_inserts_at_as_many_places_as_its_names_say() -> None:
+    counted = {
+        v.name: len(v.network.graph.insertion_nodes("attention")) for v in plan("placement.yaml").variants
+    }
+    assert counted == {"none": 0, "between_stages": 3, "every_block": 9, "within_block": 9, "before_conv": 18}
+
+
+def jpeg(train: int, test: int) -> list[str]:
+    return [
+        "data.name=parquet",
+        f"data.root={IMAGES}",
+        "data.title=CIFAR-10 (JPEG copy)",
+        f"data.limit={{train: {train}, test: {test}}}",
+        "train.epochs=1",
+        "ablation.seeds=1",
+    ]
+
+
+@pytest.mark.skipif(not IMAGES.is_dir(), reason="needs the JPEG copy of CIFAR-10 (ABLATE_TEST_DATA)")
+@pytest.mark.parametrize(
+    ("table", "train"),
+    [
+        pytest.param("table2", 100, id="table 2, 100 images"),
+        pytest.param("table3", 100, id="table 3, 100 images"),
+        pytest.param("table2", 2000, id="table 2, 2,000 images", marks=pytest.mark.slow),
+        pytest.param("table3", 2000, id="table 3, 2,000 images", marks=pytest.mark.slow),
+    ],
+)
+def test_cnntentions_tables_train_on_real_images(
+    tmp_path: Path, sweep_spec: Callable[..., Any], table: str, train: int
+) -> None:
+    study = sweep_spec(SPECS / "cnntention" / f"{table}.yaml", tmp_path / "s", jpeg(train, 100), executor="local")
+    assert {result["status"] for result in study.results().values()} == {"finished"}
+    shown = ablation_table(study)
+    published = [cell.text for cell in shown.column(f"CNNtention Table {table[-1]}")]
+    assert published == {"table2": ["90.66", "90.32", "89.94"], "table3": ["90.96", "91.44", "91.06", "91.32"]}[table]
+    assert shown.column("verdict")[0].text == "inconclusive"
+    assert "Reduced budget" in shown.caption

@@ -1,0 +1,286 @@
+"""Sweeps: the two executors agree, nothing finished is lost or trained twice, and every failure is a result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ablate import block as block_module
+from ablate.block import Block, BlockParams, Shape
+from ablate.errors import UserError
+from ablate.store import Study
+from ablate.train import Trial
+from torch import Tensor
+
+from tests.conftest import REPOSITORY
+
+Sweep = Callable[..., Study]
+
+
+def comparable(study: Study) -> dict[str, Any]:
+    """What must be equal between two runs of one trial: everything but how long it took."""
+    return {
+        key: {name: result[name] for name in ("status", "metrics", "epochs", "selected_epoch", "test_readings")}
+        for key, result in study.results().items()
+    }
+
+
+def weights(study: Study, key: str) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(study.trial_folder(key) / "checkpoint.pt", weights_only=True)
+    return state
+
+
+class Log:
+    """Progress that remembers, and like a live display can't be pickled."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.started_trials: list[tuple[str, int]] = []
+        self.kept = -1
+        self.rows: list[dict[str, float]] = []
+
+    def begin(self, trials: list[Trial], finished: int) -> None:
+        self.kept = finished
+
+    def started(self, trial: Trial) -> None:
+        self.started_trials.append((trial.variant, trial.seed))
+
+    def epoch(self, trial: Trial, row: dict[str, float]) -> None:
+        self.rows.append(row)
+
+    def ended(self, trial: Trial, result: dict[str, Any]) -> None: ...
+    def lost(self, trial: Trial, reason: str) -> None: ...
+    def end(self) -> None: ...
+
+
+@contextmanager
+def registered(block: type[Block]) -> Iterator[None]:
+    block_module.register(block)
+    try:
+        yield
+    finally:
+        del block_module._registry[block.name]
+
+
+def test_a_sweep_trains_every_variant_over_every_seed(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
+    log = Log()
+    study = sweep_spec(tiny, tmp_path / "s", executor="local", progress=log)
+    results = study.results()
+    assert len(results) == 6
+    assert {result["status"] for result in results.values()} == {"finished"}
+    assert len(log.rows) == 12
+    for record in study.variants:
+        assert list(record["trials"]) == ["0", "1"]
+        for key in record["trials"].values():
+            assert [row["epoch"] for row in study.metrics(key)] == [1, 2]
+            predictions = study.predictions(key)
+            accuracy = 100 * np.mean(predictions["predicted"] == predictions["label"])
+            assert accuracy == pytest.approx(results[key]["metrics"]["test.accuracy"])
+
+
+def test_the_test_split_is_read_once_a_trial_and_each_reading_is_recorded(
+    tiny: Path, tmp_path: Path, sweep_spec: Sweep
+) -> None:
+    study = sweep_spec(tiny, tmp_path / "s", executor="local")
+    read = [(exposure["variant"], exposure["seed"]) for exposure in study.exposures()]
+    assert sorted(read) == sorted((name, seed) for name in ("none", "se", "between") for seed in (0, 1))
+
+
+def test_monitoring_the_test_split_is_counted_reading_by_reading(
+    tiny: Path, tmp_path: Path, sweep_spec: Sweep
+) -> None:
+    stopping = "train.early_stopping={monitor: test.error, patience: 5}"
+    study = sweep_spec(tiny, tmp_path / "s", [stopping, "ablation.seeds=1"], executor="local")
+    # Two epochs and the end, for each of three trials.
+    assert len(study.exposures()) == 9
+    assert {result["test_readings"] for result in study.results().values()} == {3}
+    assert any("biased" in sentence for sentence in study.variants[0]["certificate"]["protocol"])
+
+
+def test_a_finished_trial_is_not_trained_again(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
+    first = comparable(sweep_spec(tiny, tmp_path / "s", executor="local"))
+    log = Log()
+    again = sweep_spec(tiny, tmp_path / "s", executor="local", progress=log)
+    assert (log.kept, log.started_trials) == (6, [])
+    assert comparable(again) == first
+
+
+def test_a_trial_without_a_result_is_trained_again_to_the_same_bits(
+    tiny: Path, tmp_path: Path, sweep_spec: Sweep
+) -> None:
+    study = sweep_spec(tiny, tmp_path / "s", executor="local")
+    before, key = comparable(study), study.variants[1]["trials"]["1"]
+    state = weights(study, key)
+    (study.trial_folder(key) / "result.json").unlink()
+    log = Log()
+    again = sweep_spec(tiny, tmp_path / "s", executor="local", progress=log)
+    assert log.started_trials == [("se", 1)]
+    assert comparable(again) == before
+    assert all(torch.equal(tensor, state[name]) for name, tensor in weights(again, key).items())
+
+
+def test_more_seeds_train_only_the_new_ones(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
+    sweep_spec(tiny, tmp_path / "s", executor="local")
+    log = Log()
+    sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=3"], executor="local", progress=log)
+    assert log.started_trials == [("none", 2), ("se", 2), ("between", 2)]
+
+
+def test_the_folder_of_another_spec_is_refused(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
+    sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1"], executor="local")
+    with pytest.raises(UserError, match=r"another spec: they differ in train\.epochs; choose another --out"):
+        sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1", "train.epochs=1"], executor="local")
+
+
+def test_duplicates_are_trained_once_and_share_their_trials(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
+    text = tiny.read_text().replace("between: {network.insert.attention.at: after stage1}", "same: {}")
+    tiny.write_text(text)
+    study = sweep_spec(tiny, tmp_path / "s", executor="local")
+    records = {record["name"]: record for record in study.variants}
+    assert records["same"]["duplicate_of"] == "se"
+    assert records["same"]["trials"] == records["se"]["trials"]
+    assert len(study.results()) == 4
+
+
+class Explosive(Block, name="explosive"):
+    """Raises in the second training step, and nowhere before."""
+
+    calls = 0
+
+    class Params(BlockParams): ...
+
+    def __init__(self, params: Params, shape: Shape) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.dtype == torch.float32 and x.shape[0] == 16:
+            Explosive.calls += 1
+            if Explosive.calls == 2:
+                raise RuntimeError("a block's own bug")
+        return x * 1
+
+
+def test_a_bug_in_a_block_is_a_result_with_its_traceback_and_the_study_goes_on(
+    tiny: Path, tmp_path: Path, sweep_spec: Sweep
+) -> None:
+    text = tiny.read_text().replace("network.insert.attention.block: se", "network.insert.attention.block: explosive")
+    tiny.write_text(text)
+    Explosive.calls = 0
+    with registered(Explosive):
+        study = sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1"], executor="local")
+    statuses = {record["name"]: study.result(record["trials"]["0"]) for record in study.variants}
+    crashed = statuses["se"]
+    assert crashed is not None
+    assert crashed["status"] == "crashed"
+    assert "a block's own bug" in crashed["error"]["traceback"]
+    assert [result["status"] for result in statuses.values() if result] == ["finished", "crashed", "finished"]
+
+
+def test_a_loss_that_is_no_number_is_a_result(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
+    study = sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1", "train.optimizer.lr=1.0e+30"], executor="local")
+    assert {result["status"] for result in study.results().values()} == {"diverged"}
+    assert study.exposures() == []
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_ray_and_local_give_equal_results_bit_for_bit(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
+    here = sweep_spec(tiny, tmp_path / "here", executor="local")
+    log = Log()
+    there = sweep_spec(tiny, tmp_path / "there", executor="ray", concurrent=2, progress=log)
+    assert comparable(here) == comparable(there)
+    assert sorted(log.started_trials) == sorted((v, s) for v in ("none", "se", "between") for s in (0, 1))
+    assert len(log.rows) == 12
+    for key in here.results():
+        mine, theirs = weights(here, key), weights(there, key)
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+SWEEP = [sys.executable, "-m", "ablate", "sweep"]
+
+
+def start_sweep(spec: Path, folder: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*SWEEP, str(spec), "--out", str(folder), "--quiet"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def finished(folder: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_sweep_killed_with_all_its_processes_loses_no_finished_trial(
+    tiny: Path, tmp_path: Path, sweep_spec: Sweep
+) -> None:
+    tiny.write_text(tiny.read_text().replace("size: {train: 60", "size: {train: 600"))
+    undisturbed = comparable(sweep_spec(tiny, tmp_path / "undisturbed", executor="local"))
+    folder = tmp_path / "killed"
+    process = start_sweep(tiny, folder)
+    deadline = time.monotonic() + 240
+    while len(finished(folder)) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = finished(folder)
+    assert 2 <= len(before) < 6, "the kill came too early or too late to show anything"
+    process = start_sweep(tiny, folder)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()
+    after = finished(folder)
+    assert {key: after[key] for key in before} == before, "a finished trial was trained again"
+    assert comparable(Study.open(folder)) == undisturbed
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny: Path, tmp_path: Path) -> None:
+    tiny.write_text(tiny.read_text().replace("size: {train: 60", "size: {train: 600"))
+    folder = tmp_path / "s"
+    process = start_sweep(tiny, folder)
+    deadline = time.monotonic() + 240
+    while not finished(folder) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors.decode()
+    assert b"Traceback" not in errors
+    kept = finished(folder)
+    assert 1 <= len(kept) < 6
+    process = start_sweep(tiny, folder)
+    assert process.communicate(timeout=300)
+    assert process.returncode == 0
+    after = finished(folder)
+    assert len(after) == 6
+    assert {key: after[key] for key in kept} == kept
+
+
+def test_the_resolved_spec_in_the_folder_gives_the_same_study(
+    tiny: Path, tmp_path: Path, sweep_spec: Sweep
+) -> None:
+    study = sweep_spec(tiny, tmp_path / "s", ["train.epochs=1", "ablation.seeds=1"], executor="local")
+    stored = json.loads(json.dumps(study.spec))
+    assert stored.pop("numerics")["threads"] == 1
+    import ablate
+
+    again = ablate.sweep(ablate.load(stored), folder=tmp_path / "again", executor="local")
+    assert again.results().keys() == study.results().keys()
