@@ -34,6 +34,14 @@ def is_expression(value: object) -> bool:
     return isinstance(value, str) and "$" in value
 
 
+def names_in(value: Any) -> set[str]:
+    """The parameters that the expressions in ``value`` read, at any depth."""
+    if is_expression(value):
+        return set(_NAME.findall(value))
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return {name for item in items for name in names_in(item)}
+
+
 def evaluate(text: str, parameters: Mapping[str, Any]) -> Any:
     """The value of an expression. An integral result is an int. ``ValueError`` says what is wrong."""
     if len(text) > LONGEST:

@@ -104,10 +104,12 @@ def insert(graph: Graph, insertions: Sequence[Insertion]) -> Graph:
 
 def selected(graph: Graph, at: At) -> list[str]:
     """The places that ``at`` selects, in graph order. ``ValueError`` names the nearest where there is none."""
-    names = at.pattern.select(graph.places, graph.repeats)
+    # The images are a place only for who names them: `after *` is about the network's nodes.
+    places = [name for name in graph.places if name != INPUT or at.pattern.text == INPUT]
+    names = at.pattern.select(places, graph.repeats)
     if not names:
         raise ValueError(
-            f"pattern '{at.pattern.text}' matches nothing; nearest: {nearest(at.pattern.text, graph.places)}"
+            f"pattern '{at.pattern.text}' matches nothing; nearest: {nearest(at.pattern.text, places)}"
         )
     if at.side == "before" and INPUT in names:
         raise ValueError("nothing comes before the input; write 'after input'")

@@ -16,7 +16,7 @@ from ablate.block import BlockParams, BlockType, Shape, Value, find
 from ablate.collect import Collector, Path
 from ablate.diagnose import problems, shown
 from ablate.errors import did_you_mean
-from ablate.expression import is_expression, substitute
+from ablate.expression import is_expression, names_in, substitute
 from ablate.graph import INPUT, Graph, GraphBuilder, GraphError, module_attribute_clash
 from ablate.insert import At, Insertion, InsertionError, Residual, insert, selected
 from ablate.pattern import name_problem
@@ -113,6 +113,17 @@ def read_network(
     return None
 
 
+def check_parameters_used(tree: Mapping[str, Any], collector: Collector) -> None:
+    """A parameter of the network that nothing reads changes nothing, and whoever sets it would not know."""
+    section = tree.get("network")
+    names = section.get("params") if isinstance(section, dict) else None
+    if isinstance(section, dict) and isinstance(names, dict):
+        used = names_in(section) | names_in(tree.get("ablation"))
+        for name in names:
+            if name not in used:
+                collector.add(("network", "params", name), f"unused: no expression reads ${name}")
+
+
 def _check_places(
     written: Graph, places: Mapping[str, tuple[At, ...]], section: Mapping[str, Any], collector: Collector
 ) -> None:
@@ -140,7 +151,7 @@ def _model(model: type[_M], value: object, collector: Collector, path: Path) -> 
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        collector.extend(problems(error, collector.tree, path))
+        collector.extend(problems(error, collector.tree, path, model=model))
         return None
 
 
@@ -319,7 +330,7 @@ def validated_params(
     try:
         return block.Params.model_validate(evaluated)
     except ValidationError as error:
-        collector.extend(problems(error, collector.tree, path))
+        collector.extend(problems(error, collector.tree, path, model=block.Params))
         return None
 
 

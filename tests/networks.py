@@ -83,7 +83,7 @@ class HandJoin(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.kind == "none":
             return self.branch(x)
-        return self.branch(x) + x if self.kind == "plain" else self.weight * self.branch(x) + x
+        return self.branch(x) + x if self.kind == "plain" else x + self.weight * self.branch(x)
 
 
 class HandBlock(nn.Module):

@@ -137,16 +137,11 @@ def test_no_two_parameters_are_drawn_from_one_stream() -> None:
     assert len({tuple(tensor.tolist()) for tensor in convolutions}) == 19
 
 
-_LAYOUT = "the join takes the memory format of its branch, and the convolutions after it round otherwise"
-
-
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("block", ["self_attention", "multi_head_attention", "cbam", "se"])
 def test_a_weighted_residual_leaves_the_first_output_equal_to_the_baselines(
-    block: str, memory_format: torch.memory_format, request: pytest.FixtureRequest
+    block: str, memory_format: torch.memory_format
 ) -> None:
-    if block == "self_attention" and memory_format is torch.contiguous_format:
-        request.applymarker(pytest.mark.xfail(reason=_LAYOUT))
     insert = f"a: {{block: {block}, at: after stage*, residual: weighted}}"
     x = images().to(memory_format=memory_format)  # type: ignore[call-overload]
     for mode in (True, False):

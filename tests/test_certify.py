@@ -469,6 +469,11 @@ def test_a_node_that_writes_into_what_it_reads_is_caught(name: str) -> None:
     )
 
 
+def test_a_write_that_changes_no_value_here_is_caught_too() -> None:
+    failures = certified(insertion("test_in_place", at="after stem.act")).failures
+    assert any(failure.startswith("node 'stem.act_extra' writes into what it reads") for failure in failures)
+
+
 def test_what_is_no_number_at_the_start_is_caught_and_taken_for_nothing_else() -> None:
     failures = certified(insertion("test_nan", residual="plain")).failures
     assert "the loss is not finite before the first step" in failures

@@ -243,7 +243,7 @@ def test_a_faulty_node_is_one_problem(node: str, words: str) -> None:
         ("{block: se, at: after a, residual: {kind: plain, init: 1.0}}", "a plain residual has no weight"),
         ("{block: se, at: after a, residual: {kind: weighted, init: .inf}}", ".inf is not a finite number"),
         ("{block: se, at: after a, residual: null}", "insert.x.residual"),
-        ("{block: se, at: after c}", "pattern 'c' matches nothing; nearest: input, a, b"),
+        ("{block: se, at: after c}", "pattern 'c' matches nothing; nearest: a, b"),
         ("{block: se, at: [after a, after c]}", "insert.x.at.1: pattern 'c' matches nothing"),
     ],
 )

@@ -39,7 +39,8 @@ class Residual(Block, name="residual"):
         nn.init.constant_(self.weight, self.start)
 
     def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
-        return self.weight * branch + shortcut
+        # In this order the sum keeps the layout of the shortcut, so that w = 0 changes nothing that comes after.
+        return shortcut + self.weight * branch
 
     def extra_repr(self) -> str:
         return f"init={self.start}, weights={self.weight.numel()}"
