@@ -1,8 +1,8 @@
 """The Python way in: the same words as the command line.
 
-    spec = ablate.load("specs/placement.yaml", set={"train.epochs": 1})
-    net = ablate.build(spec, variant="between_stages", seed=0)
-    study = ablate.sweep(spec, executor="local")
+spec = ablate.load("specs/placement.yaml", set={"train.epochs": 1})
+net = ablate.build(spec, variant="between_stages", seed=0)
+study = ablate.sweep(spec, executor="local")
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import cost as _cost
+from ablate import costing
 from ablate import spec as _spec
-from ablate.build import build as _build
+from ablate.builder import build as _build
 from ablate.design import as_written, study_plan
 from ablate.prepare import prepare
 from ablate.report.tables import Table, ablation_table
 from ablate.store import Study as StudyFolder
-from ablate.sweep import ExecutorName
-from ablate.sweep import sweep as _sweep
+from ablate.sweeping import ExecutorName
+from ablate.sweeping import sweep as _sweep
 
 if TYPE_CHECKING:
     from torch import fx
@@ -44,9 +44,9 @@ def build(spec: _spec.Spec, *, variant: str | None = None, seed: int = 0) -> fx.
     return _build(chosen.network.graph, seed=seed, recipe=chosen.network.init.recipe)
 
 
-def cost(network: fx.GraphModule, *, input_shape: tuple[int, ...]) -> _cost.Cost:
-    """``.params``, ``.flops`` (multiply-accumulates) and ``.rows`` of a built network, for ``input_shape`` (B, C, H, W)."""
-    return _cost.cost(network, input_shape)
+def cost(network: fx.GraphModule, *, input_shape: tuple[int, ...]) -> costing.Cost:
+    """``.params``, ``.flops`` (multiply-accumulates) and ``.rows`` of a built network, for images (B, C, H, W)."""
+    return costing.cost(network, input_shape)
 
 
 def sweep(

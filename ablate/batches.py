@@ -93,8 +93,15 @@ class Batches:
     augmentation, so that leaving one out leaves the draws of the others as they were.
     """
 
-    def __init__(self, split: Split, data: ImageData, augment: Sequence[Augmentation], batch_size: int, seed: int,
-                 device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        split: Split,
+        data: ImageData,
+        augment: Sequence[Augmentation],
+        batch_size: int,
+        seed: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch size {batch_size} is too small; at least 1")
         self.images = _tensor(split.images).to(device)
@@ -125,8 +132,9 @@ class Batches:
             yield _normalised(x, self._mean, self._std), self.labels[chosen.to(self.device)]
 
 
-def evaluation_batches(split: Split, data: ImageData, batch_size: int,
-                       device: str | torch.device = "cpu") -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def evaluation_batches(
+    split: Split, data: ImageData, batch_size: int, device: str | torch.device = "cpu"
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """All of a split in its own order, normalised, without augmentation; the last batch may be short."""
     if batch_size < 1:
         raise ValueError(f"batch size {batch_size} is too small; at least 1")
@@ -175,8 +183,10 @@ def _parsed(item: Any) -> Augmentation:
     if isinstance(item, str):
         return _bare(item)
     if not isinstance(item, Mapping) or len(item) != 1 or not isinstance(next(iter(item)), str):
-        raise PydanticCustomError("augmentation_form", f"{item!r} is no augmentation; write its name, or a mapping "
-                                  "with one key, the name, and its parameters")
+        raise PydanticCustomError(
+            "augmentation_form",
+            f"{item!r} is no augmentation; write its name, or a mapping with one key, the name, and its parameters",
+        )
     (name,) = item
     # a model with the name as its one field, so that an error's path runs through the name
     holder = create_model("Augment", **{name: (_find(name), ...)})  # type: ignore[call-overload]
@@ -213,8 +223,15 @@ class _ItemSchema:
     """Names, and mappings of a name to its parameters (whose schemas are flat: numbers and words)."""
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
-        full = [{"type": "object", "properties": {name: kind.model_json_schema()}, "required": [name],
-                 "additionalProperties": False} for name, kind in augmentations().items()]
+        full = [
+            {
+                "type": "object",
+                "properties": {name: kind.model_json_schema()},
+                "required": [name],
+                "additionalProperties": False,
+            }
+            for name, kind in augmentations().items()
+        ]
         return {"anyOf": [{"enum": [name for name, kind in augmentations().items() if not _required(kind)]}, *full]}
 
 

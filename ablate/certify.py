@@ -25,14 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ablate.block import Value
-from ablate.build import build, parameter_digests, seed_noise, tensor_digest
-from ablate.cost import Cost, cost_of
+from ablate.builder import build, parameter_digests, seed_noise, tensor_digest
+from ablate.costing import Cost, cost_of
 from ablate.dataset import DataSpec, ImageData
 from ablate.design import Variant
 from ablate.errors import listed
 from ablate.graph import INPUT, Graph, Node
 from ablate.streams import generator
-from ablate.train import Numerics, Trial, first_batches, prepare_process
+from ablate.train import Numerics, Trial, first_batches, process_settings
 
 BATCH = 8
 DRAWS = 16
@@ -77,7 +77,11 @@ class Certifier:
         self._first: dict[str, str] = {}
 
     def certify(self, variant: Variant, baseline: Variant | None) -> Certificate:
-        prepare_process(self.numerics)
+        """The certificate of one variant, computed as training would compute it."""
+        with process_settings(self.numerics):
+            return self._certificate(variant, baseline)
+
+    def _certificate(self, variant: Variant, baseline: Variant | None) -> Certificate:
         graph = variant.network.graph
         cost = cost_of(graph)
         certificate = Certificate(variant.name, variant.identity, graph.fingerprint, variant.network.init.recipe)

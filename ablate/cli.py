@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--format", choices=FORMATS, default="terminal")
     show.set_defaults(command=_show)
 
-    plan = commands.add_parser("plan", help="variants, trials, costs, certificates and time, before anything is trained")
+    plan = commands.add_parser(
+        "plan", help="variants, trials, costs, certificates and time, before anything is trained"
+    )
     _takes_spec(plan)
     plan.add_argument("--concurrent", type=_positive, help="trials at once")
     plan.add_argument("--no-timing", action="store_true", help="do not time training steps")
@@ -185,7 +187,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     from ablate.prepare import prepare
     from ablate.progress import chosen_display
-    from ablate.sweep import sweep
+    from ablate.sweeping import sweep
 
     plan = _load_plan(options.spec, options.sets)
     if not options.quiet:

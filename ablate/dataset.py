@@ -209,9 +209,11 @@ class Limit(_Strict):
 
 class Normalization(_Strict):
     mean: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(
-        min_length=1, description="per channel, subtracted, in units of 1 (pixel/255)")
+        min_length=1, description="per channel, subtracted, in units of 1 (pixel/255)"
+    )
     std: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        min_length=1, description="per channel, divided by, in units of 1 (pixel/255)")
+        min_length=1, description="per channel, divided by, in units of 1 (pixel/255)"
+    )
 
 
 Handler = Callable[[Any], Any]
@@ -222,8 +224,11 @@ def _val(value: Any, handler: Handler) -> Any:
     if isinstance(value, bool | str | list):
         raise PydanticCustomError("val_form", f"{value!r} is no hold-out; write a fraction (0.2) or {{size: …}}")
     if isinstance(value, int):
-        raise PydanticCustomError("val_form", f"{value} is a whole number; write a fraction between 0 and 1, "
-                                  f"or {{size: {value}}} for a number of examples")
+        raise PydanticCustomError(
+            "val_form",
+            f"{value} is a whole number; write a fraction between 0 and 1, "
+            f"or {{size: {value}}} for a number of examples",
+        )
     if isinstance(value, float) and not 0 < value < 1:
         raise PydanticCustomError("val_form", f"{value} is no fraction; it lies between 0 and 1, both excluded")
     if isinstance(value, Mapping):
@@ -239,13 +244,17 @@ def _hold_out_model(value: Mapping[str, Any]) -> type[HeldOutSize] | type[HeldOu
 
 def _normalize(value: Any, handler: Handler) -> Any:
     if isinstance(value, str) and value not in ("dataset", "none"):
-        raise PydanticCustomError("normalize_form", f"unknown normalization '{value}'; "
-                                  f"{did_you_mean(value, ['dataset', 'none'])} or a mapping with mean and std")
+        raise PydanticCustomError(
+            "normalize_form",
+            f"unknown normalization '{value}'; "
+            f"{did_you_mean(value, ['dataset', 'none'])} or a mapping with mean and std",
+        )
     if isinstance(value, Mapping):
         return Normalization.model_validate(dict(value))
     if not isinstance(value, str | Normalization):
-        raise PydanticCustomError("normalize_form", f"{value!r} is no normalization; write dataset, none, "
-                                  "or a mapping with mean and std")
+        raise PydanticCustomError(
+            "normalize_form", f"{value!r} is no normalization; write dataset, none, or a mapping with mean and std"
+        )
     return handler(value)
 
 
@@ -271,9 +280,11 @@ class DataFields(_Strict):
     val: HoldOut = Field(None, description="what is held out of train for validation: a fraction, or {size: examples}")
     limit: Limit | None = Field(None, description="examples to keep of each split, class-balanced")
     augment: Annotated[list[AugmentItem], AfterValidator(_each_once)] = Field(
-        [], description="random changes of train images, in the order they are made")
+        [], description="random changes of train images, in the order they are made"
+    )
     normalize: Normalize = Field(
-        "dataset", description="dataset: by mean and std of the train images; none; or {mean: [...], std: [...]}")
+        "dataset", description="dataset: by mean and std of the train images; none; or {mean: [...], std: [...]}"
+    )
 
 
 class DataSpec(DataFields):
@@ -332,11 +343,15 @@ def _grammar(name: str) -> type[BaseModel]:
     if kind.folder == "required":
         changed["root"] = (str, _described("root"))
     elif kind.folder == "none":
-        changed["root"] = (Annotated[str | None, AfterValidator(_unused(f"'{name}' reads no folder"))],
-                           _described("root", None))
+        changed["root"] = (
+            Annotated[str | None, AfterValidator(_unused(f"'{name}' reads no folder"))],
+            _described("root", None),
+        )
     if not kind.downloads:
-        changed["download"] = (Annotated[bool, AfterValidator(_unused(f"'{name}' has nothing to download"))],
-                               _described("download", False))
+        changed["download"] = (
+            Annotated[bool, AfterValidator(_unused(f"'{name}' has nothing to download"))],
+            _described("download", False),
+        )
     return create_model(f"data_{name}", __base__=(kind.Params, DataFields), **changed)
 
 
@@ -401,8 +416,17 @@ def load(spec: DataSpec, *, base: Path, seed: int = 0, trusted_root: bool = Fals
     for split in splits.values():
         split.images.setflags(write=False)
         split.labels.setflags(write=False)
-    return ImageData(splits["train"], splits.get("val"), splits.get("test"), len(raw.class_names), raw.class_names,
-                     mean, std, _content_hash(splits), _description(spec.name, raw.source, splits, whole))
+    return ImageData(
+        splits["train"],
+        splits.get("val"),
+        splits.get("test"),
+        len(raw.class_names),
+        raw.class_names,
+        mean,
+        std,
+        _content_hash(splits),
+        _description(spec.name, raw.source, splits, whole),
+    )
 
 
 def root_of(spec: DataSpec, base: Path, trusted_root: bool = False) -> Path | None:
@@ -418,8 +442,11 @@ def root_of(spec: DataSpec, base: Path, trusted_root: bool = False) -> Path | No
     except (RuntimeError, OSError) as error:  # ~ of an unknown user, a loop of links
         raise user_error(f"'{spec.root}' leads nowhere: {error}", "root") from None
     if not trusted_root and not root.is_relative_to(base.resolve()):
-        raise user_error(f"'{spec.root}' is outside the spec's folder",
-                         "root", "a spec may read only beneath itself; name the folder on the command line")
+        raise user_error(
+            f"'{spec.root}' is outside the spec's folder",
+            "root",
+            "a spec may read only beneath itself; name the folder on the command line",
+        )
     return root
 
 
@@ -442,8 +469,10 @@ def check_size(count: int, shape: tuple[int, ...], where: str) -> None:
     if count > MAX_EXAMPLES:
         raise user_error(f"{where}: {count:,} examples; at most {MAX_EXAMPLES:,}")
     if count * math.prod(shape) > MAX_BYTES:
-        raise user_error(f"{where}: {count:,} images of {width}×{height} pixels take "
-                         f"{count * math.prod(shape) / 2**30:,.1f} GiB; at most {MAX_BYTES / 2**30:g}")
+        raise user_error(
+            f"{where}: {count:,} images of {width}×{height} pixels take "
+            f"{count * math.prod(shape) / 2**30:,.1f} GiB; at most {MAX_BYTES / 2**30:g}"
+        )
 
 
 def check_labels(labels: np.ndarray[Any, Any], classes: int, where: str) -> None:
@@ -451,15 +480,19 @@ def check_labels(labels: np.ndarray[Any, Any], classes: int, where: str) -> None
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         more = f"; {len(wrong):,} such rows" if len(wrong) > 1 else ""
-        raise user_error(f"{where}: row {wrong[0]} (from 0): label {labels[wrong[0]]} is out of range; "
-                         f"0 to {classes - 1}{more}")
+        raise user_error(
+            f"{where}: row {wrong[0]} (from 0): label {labels[wrong[0]]} is out of range; 0 to {classes - 1}{more}"
+        )
 
 
 def _check_channels(spec: DataSpec, channels: int) -> None:
     if isinstance(spec.normalize, Normalization):
         lengths = {"mean": len(spec.normalize.mean), "std": len(spec.normalize.std)}
-        wrong = [Problem(f"{length} number(s) for images of {channels} channel(s)", path=f"data.normalize.{key}")
-                 for key, length in lengths.items() if length != channels]
+        wrong = [
+            Problem(f"{length} number(s) for images of {channels} channel(s)", path=f"data.normalize.{key}")
+            for key, length in lengths.items()
+            if length != channels
+        ]
         if wrong:
             raise UserError(wrong)
 
@@ -505,8 +538,9 @@ def _limit_problem(name: str, count: int, splits: Mapping[str, Split], names: tu
     return None
 
 
-def _check_every_class(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], names: tuple[str, ...], where: str,
-                       key: str) -> None:
+def _check_every_class(
+    before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], names: tuple[str, ...], where: str, key: str
+) -> None:
     lost = np.flatnonzero((before > 0) & (after == 0))
     if len(lost):
         more = f" (nor would {len(lost) - 1} more)" if len(lost) > 1 else ""
@@ -540,13 +574,18 @@ def _rows(labels: np.ndarray[Any, Any], quotas: np.ndarray[Any, Any], stream: st
     """Rows chosen at random, class by class: of one seed, a smaller quota's rows are among a larger one's."""
     by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=len(quotas)))[:-1])
     # RandomState, since numpy keeps its numbers the same for ever: a split must not depend on numpy's version
-    return np.concatenate([
-        np.random.RandomState(stream_seed(stream, seed, label) % 2**32).permutation(rows)[:quota]
-        for label, (rows, quota) in enumerate(zip(by_class, quotas, strict=True)) if quota])
+    return np.concatenate(
+        [
+            np.random.RandomState(stream_seed(stream, seed, label) % 2**32).permutation(rows)[:quota]
+            for label, (rows, quota) in enumerate(zip(by_class, quotas, strict=True))
+            if quota
+        ]
+    )
 
 
-def _mean_and_std(normalize: Literal["dataset", "none"] | Normalization,
-                  images: np.ndarray[Any, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _mean_and_std(
+    normalize: Literal["dataset", "none"] | Normalization, images: np.ndarray[Any, Any]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     channels = images.shape[1]
     if isinstance(normalize, Normalization):
         return tuple(normalize.mean), tuple(normalize.std)
@@ -555,8 +594,12 @@ def _mean_and_std(normalize: Literal["dataset", "none"] | Normalization,
     found = [_channel_statistics(images, channel) for channel in range(channels)]
     constant = [channel for channel, (_, std) in enumerate(found) if std == 0]
     if constant:
-        raise user_error(f"channel {constant[0]} is the same in every pixel of train: it cannot be divided by its "
-                         "standard deviation", "normalize", "write none, or {mean: [...], std: [...]}")
+        raise user_error(
+            f"channel {constant[0]} is the same in every pixel of train: it cannot be divided by its "
+            "standard deviation",
+            "normalize",
+            "write none, or {mean: [...], std: [...]}",
+        )
     return tuple(mean for mean, _ in found), tuple(std for _, std in found)
 
 
@@ -564,7 +607,7 @@ def _channel_statistics(images: np.ndarray[Any, Any], channel: int, rows: int = 
     """Mean and standard deviation of pixel/255, exact for any number of pixels: from a count of the 256 values."""
     counts = np.zeros(256, dtype=np.int64)
     for start in range(0, len(images), rows):
-        counts += np.bincount(images[start:start + rows, channel].ravel(), minlength=256)
+        counts += np.bincount(images[start : start + rows, channel].ravel(), minlength=256)
     pixels = int(counts.sum())
     total = sum(value * int(count) for value, count in enumerate(counts))
     squares = sum(value**2 * int(count) for value, count in enumerate(counts))

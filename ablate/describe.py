@@ -8,7 +8,7 @@ from typing import Any
 from ablate import stats
 from ablate.block import Block, BlockType, registry
 from ablate.certify import Certificate
-from ablate.cost import Cost, cost_of
+from ablate.costing import Cost, cost_of
 from ablate.design import Variant
 from ablate.errors import did_you_mean
 from ablate.prepare import Prepared, default_concurrency
@@ -73,7 +73,11 @@ def plan(prepared: Prepared, seconds: Mapping[str, float] | None = None, concurr
     )
     rows = tuple(_plan_row(prepared, variant, seconds or {}) for variant in prepared.plan.variants)
     return Table(
-        f"{prepared.plan.tree['name']}: plan", columns, rows, _plan_caption(prepared), _plan_notes(prepared, seconds, concurrent)
+        f"{prepared.plan.tree['name']}: plan",
+        columns,
+        rows,
+        _plan_caption(prepared),
+        _plan_notes(prepared, seconds, concurrent),
     )
 
 
@@ -152,7 +156,9 @@ def _power(prepared: Prepared) -> str:
         text += f", and {stats.smallest_p(seeds, compared):.3g} after Holm's correction over {compared} comparisons"
     detectable = stats.detectable_difference(1.0, seeds)
     if detectable is not None:
-        text += f"; a difference of {detectable:.1f} standard deviations of the paired differences is found with 80% power"
+        text += (
+            f"; a difference of {detectable:.1f} standard deviations of the paired differences is found with 80% power"
+        )
     return text + "."
 
 

@@ -20,7 +20,7 @@ from ablate.collect import Collector, Orphan
 from ablate.dataset import DataSpec, shape_of
 from ablate.diagnose import shown
 from ablate.errors import Place, Problem, UserError, did_you_mean
-from ablate.network import INSERTION_KEYS, NODE_KEYS, Network, read_network
+from ablate.network import INSERTION_KEYS, NODE_KEYS, Network, check_parameters_used, read_network
 from ablate.spec import (
     MOST_SEEDS,
     AblationSpec,
@@ -39,6 +39,7 @@ from ablate.spec import (
 )
 
 MOST_VARIANTS = 10_000
+MOST_TRIALS = 100_000
 IDENTITY_FORMAT = 1
 """Raised when the meaning of an identity changes, so that no stored result is taken for another."""
 
@@ -166,6 +167,9 @@ def study_plan(spec: Spec) -> StudyPlan:
     _check_count(factors, collector)
     _check_paths(factors, spec, collector)
     seeds = _seeds(ablation, collector) if ablation else []
+    trials = len(seeds) * prod(len(levels) for levels in factors)
+    if trials > MOST_TRIALS:
+        collector.add(("ablation",), f"{trials:,} trials; at most {MOST_TRIALS:,}")
     if ablation is not None:
         _check_baseline(ablation, factors, collector)
     variants = _variants(spec, factors, written, collector)
@@ -331,9 +335,7 @@ def _check_count(factors: list[list[Level]], collector: Collector) -> None:
         collector.raise_if_any()
 
 
-def _variants(
-    spec: Spec, factors: list[list[Level]], written: Variant | None, collector: Collector
-) -> list[Variant]:
+def _variants(spec: Spec, factors: list[list[Level]], written: Variant | None, collector: Collector) -> list[Variant]:
     combinations = product(*factors)
     if written is None:
         # The spec itself is wrong: each level is still looked at once, for mistakes of its own.
@@ -372,6 +374,8 @@ def _variant(spec: Spec, name: str, levels: Iterable[Level], collector: Collecto
         network = read_network(section, shape, classes, own, applied.removed_nodes)
     else:
         read_network(section, (3, 32, 32), 10, own, applied.removed_nodes)
+    if not levels:
+        check_parameters_used(applied.tree, own)
     if network is not None:
         _check_output(network, classes, own)
     if train is not None and data is not None:
@@ -475,7 +479,8 @@ def _check_baseline(ablation: AblationSpec, factors: list[list[Level]], collecto
             collector.add(path, f"no variant '{baseline}'", did_you_mean(baseline, names), key=False)
         return
     levels = {group[0].factor: [level.name for level in group] for group in factors if group}
-    for factor, level in (baseline or {}).items():
+    for factor, value in (baseline or {}).items():
+        level = _label(value)
         if factor not in levels:
             collector.add((*path, factor), f"no factor '{factor}'", did_you_mean(factor, levels))
         elif level not in levels[factor]:
@@ -492,7 +497,8 @@ def _set_baselines(variants: list[Variant], ablation: AblationSpec) -> None:
     for variant in variants:
         name = baseline
         if not isinstance(name, str):
-            name = by_levels[tuple({**variant.levels, **name}.items())]
+            wanted = {factor: _label(value) for factor, value in name.items()}
+            name = by_levels[tuple({**variant.levels, **wanted}.items())]
         variant.baseline = None if name == variant.name else name
 
 

@@ -14,7 +14,7 @@ import torch
 from ablate.dataset import ImageData
 from ablate.prepare import Prepared
 from ablate.store import Study
-from ablate.train import Outcome, Row, Trial, epochs
+from ablate.train import Outcome, Row, Trial, epochs, process_settings
 
 
 class Progress(Protocol):
@@ -41,7 +41,9 @@ class Silent:
 
 def run_trial(study: Study, trial: Trial, data: ImageData) -> Generator[Row, None, dict[str, Any]]:
     """Train one trial into its folder, a row after each epoch; the result is returned, and recorded by the driver."""
-    study.begin({"hash": trial.hash, "variant": trial.variant, "seed": trial.seed, "numerics": trial.numerics.as_dict()})
+    study.begin(
+        {"hash": trial.hash, "variant": trial.variant, "seed": trial.seed, "numerics": trial.numerics.as_dict()}
+    )
     running = epochs(trial, data)
     while True:
         try:
@@ -71,13 +73,18 @@ def record(study: Study, trial: Trial, result: dict[str, Any]) -> None:
 
 def run_here(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress) -> None:
     """One trial after another, in this process."""
-    for trial in trials:
-        progress.started(trial)
-        running = run_trial(study, trial, prepared.data_of(trial.variant))
-        while True:
-            try:
-                progress.epoch(trial, next(running))
-            except StopIteration as end:
-                record(study, trial, end.value)
-                progress.ended(trial, end.value)
-                break
+    with process_settings(prepared.numerics):
+        for trial in trials:
+            progress.started(trial)
+            result = _driven(run_trial(study, trial, prepared.data_of(trial.variant)), trial, progress)
+            record(study, trial, result)
+            progress.ended(trial, result)
+
+
+def _driven(running: Generator[Row, None, dict[str, Any]], trial: Trial, progress: Progress) -> dict[str, Any]:
+    while True:
+        try:
+            progress.epoch(trial, next(running))
+        except StopIteration as end:
+            result: dict[str, Any] = end.value
+            return result

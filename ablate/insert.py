@@ -108,9 +108,7 @@ def selected(graph: Graph, at: At) -> list[str]:
     places = [name for name in graph.places if name != INPUT or at.pattern.text == INPUT]
     names = at.pattern.select(places, graph.repeats)
     if not names:
-        raise ValueError(
-            f"pattern '{at.pattern.text}' matches nothing; nearest: {nearest(at.pattern.text, places)}"
-        )
+        raise ValueError(f"pattern '{at.pattern.text}' matches nothing; nearest: {nearest(at.pattern.text, places)}")
     if at.side == "before" and INPUT in names:
         raise ValueError("nothing comes before the input; write 'after input'")
     return names

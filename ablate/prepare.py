@@ -21,7 +21,7 @@ from ablate.design import StudyPlan, Variant, root_is_trusted, trial_hash
 from ablate.errors import Problem, UserError
 from ablate.spec import ExecutionSpec
 from ablate.store import Study, study_folder
-from ablate.train import Numerics, Trial, time_steps
+from ablate.train import Numerics, Trial, process_settings, time_steps
 
 PACKAGES = ("ablate-harness", "torch", "torchvision", "ray", "numpy", "pydantic", "fvcore")
 
@@ -172,7 +172,7 @@ def _git_commit() -> str | None:
 
 
 def create_study(prepared: Prepared, folder: Path | None = None) -> Study:
-    """The study's folder with its spec, certificates and environment. ``UserError`` where certificates have failures."""
+    """The study's folder with its spec, certificates and environment. ``UserError`` where a certificate has failures."""
     if prepared.failures:
         raise UserError([Problem(f"not certified: {failure}") for failure in prepared.failures])
     plan = prepared.plan
@@ -184,10 +184,8 @@ def create_study(prepared: Prepared, folder: Path | None = None) -> Study:
 def timed_seconds(prepared: Prepared, steps: int = 3) -> dict[str, float]:
     """Estimated seconds of training per trial, by variant: a few real steps, timed, after one to warm up."""
     seconds: dict[str, float] = {}
-    for variant in prepared.plan.distinct:
-        data = prepared.data_of(variant.name)
-        trial = _trial(variant, prepared.plan.seeds[0], "", prepared.numerics)
-        seconds[variant.name] = time_steps(trial, data, steps)
+    with process_settings(prepared.numerics):
+        for variant in prepared.plan.distinct:
+            trial = _trial(variant, prepared.plan.seeds[0], "", prepared.numerics)
+            seconds[variant.name] = time_steps(trial, prepared.data_of(variant.name), steps)
     return seconds
-
-

@@ -39,7 +39,7 @@ from ablate.errors import Problem, UserError  # noqa: E402
 from ablate.execute import Progress, record, run_trial  # noqa: E402
 from ablate.prepare import Prepared, data_key, default_concurrency  # noqa: E402
 from ablate.store import Study  # noqa: E402
-from ablate.train import Numerics, Row, Trial  # noqa: E402
+from ablate.train import Numerics, Row, Trial, set_process  # noqa: E402
 
 RETRIES = 2
 """How often a trial whose worker died is repeated. A bug in a block is a result and never repeated."""
@@ -71,6 +71,7 @@ class Worker(tune.Trainable):
 
     def setup(self, config: dict[str, Any], shared: Any = None) -> None:
         self._shared = shared
+        set_process(shared[0][0].numerics)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -213,7 +214,7 @@ def ray_session(numerics: Numerics, concurrent: int, data: Iterable[ImageData]) 
 
 def worker_environment(numerics: Numerics) -> dict[str, str]:
     threads = str(numerics.threads)
-    return {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | QUIET
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads) | QUIET
 
 
 def _short_temporary_folder() -> str | None:

@@ -182,7 +182,9 @@ class AblationSpec(Section):
 
     seeds: int | list[int] = Field(description="how many (0, 1, …), or which")
     design: Literal["grid", "variants"] = Field("grid", description="how levels combine")
-    baseline: str | dict[str, str] | None = Field(None, description="a variant's name, or levels (a partial baseline)")
+    baseline: str | dict[str, str | int | float] | None = Field(
+        None, description="a variant's name, or levels (a partial baseline)"
+    )
     factors: dict[str, Any] | None = Field(None, description="factor → level → patch, or {path, levels}")
     variants: dict[str, dict[str, Any]] | None = Field(None, description="variant → patch (design: variants)")
 

@@ -401,7 +401,10 @@ def _refuse_fewer_seeds(folder: Path, old: dict[str, Any], new: dict[str, Any]) 
     if gone:
         shown = ", ".join(map(str, gone))
         raise UserError(
-            Problem(f"{folder} was begun with seed {shown} too: seeds can be added, not taken away", hint="choose another --out")
+            Problem(
+                f"{folder} was begun with seed {shown} too: seeds can be added, not taken away",
+                hint="choose another --out",
+            )
         )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler, swa_utils
 
 from ablate.batches import Batches, evaluation_batches
-from ablate.build import build, seed_noise
+from ablate.builder import build, seed_noise
 from ablate.dataset import ImageData, Split
 from ablate.graph import Graph
 from ablate.spec import Adam, AdamW, Constant, Cosine, EarlyStopping, MultiStep, OneCycle, Sgd, TrainSpec
@@ -83,7 +83,7 @@ class _Evaluation:
         }
 
 
-def prepare_process(numerics: Numerics) -> None:
+def set_process(numerics: Numerics) -> None:
     """Settings of the whole process. Denormals first: torch ignores the flag once threads have started."""
     torch.set_flush_denormal(numerics.flush_denormal)
     torch.set_num_threads(numerics.threads)
@@ -91,6 +91,22 @@ def prepare_process(numerics: Numerics) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+@contextlib.contextmanager
+def process_settings(numerics: Numerics) -> Iterator[None]:
+    """``set_process`` for a while: a notebook has its threads and its denormals back afterwards."""
+    flushed = not bool(torch.tensor(5e-324, dtype=torch.float64) * torch.ones((), dtype=torch.float64))
+    threads = torch.get_num_threads()
+    cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+    kept = (cudnn.deterministic, cudnn.benchmark, cuda.matmul.allow_tf32, cudnn.allow_tf32)
+    set_process(numerics)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
+        torch.set_num_threads(threads)
+        cudnn.deterministic, cudnn.benchmark, cuda.matmul.allow_tf32, cudnn.allow_tf32 = kept
 
 
 Row = dict[str, float]
@@ -114,19 +130,19 @@ def epochs(trial: Trial, data: ImageData) -> Generator[Row, None, Outcome]:
 def train(trial: Trial, data: ImageData, on_epoch: Callable[[Row], None] = lambda row: None) -> Outcome:
     """Train one trial from the first epoch to the last; ``on_epoch`` sees each epoch's row."""
     running = epochs(trial, data)
-    while True:
-        try:
-            on_epoch(next(running))
-        except StopIteration as end:
-            outcome: Outcome = end.value
-            return outcome
+    with process_settings(trial.numerics):
+        while True:
+            try:
+                on_epoch(next(running))
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
 
 
 class _Run:
     """The state of one training run."""
 
     def __init__(self, trial: Trial, data: ImageData) -> None:
-        prepare_process(trial.numerics)
         self.trial, self.data, self.recipe = trial, data, trial.train
         self.device = torch.device(trial.numerics.device)
         self.layout = torch.channels_last if trial.numerics.channels_last else torch.contiguous_format

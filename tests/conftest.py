@@ -54,13 +54,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 
-@pytest.fixture(autouse=True)
-def _numbers_as_python_has_them() -> Iterator[None]:
-    """Training flushes denormals in its whole process, and hypothesis needs them."""
-    yield
-    torch.set_flush_denormal(False)
-
-
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """A spec of three variants and two seeds that trains in a second or two."""
@@ -106,7 +99,7 @@ def sweep_spec() -> Callable[..., Any]:
         from ablate.design import study_plan
         from ablate.prepare import prepare
         from ablate.spec import load
-        from ablate.sweep import sweep
+        from ablate.sweeping import sweep
 
         return sweep(prepare(study_plan(load(spec, sets=sets or []))), folder, **options)
 

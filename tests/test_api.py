@@ -6,15 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ablate
 import pytest
 import torch
 import yaml
 from torch import fx
 
+import ablate
+
 
 def test_the_public_names_are_there_whatever_was_imported_before() -> None:
-    code = "import ablate.builder, ablate.costing, ablate.sweeping, ablate\nfor n in ablate.__all__: assert callable(getattr(ablate, n)), n"
+    imports = "import ablate, ablate.builder, ablate.costing, ablate.sweeping"
+    check = "assert all(callable(getattr(ablate, name)) for name in ablate.__all__)"
+    code = f"{imports}\n{check}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
@@ -46,7 +49,7 @@ def test_a_mapping_is_a_spec_too(tiny: Path) -> None:
 def test_errors_are_those_of_the_command_line(tiny: Path) -> None:
     data = yaml.safe_load(tiny.read_text())
     data["train"]["epochs"] = 3.7
-    with pytest.raises(ablate.UserError, match="train.epochs: 3.7 is not a whole number"):
+    with pytest.raises(ablate.UserError, match=r"train\.epochs: 3\.7 is not a whole number"):
         ablate.load(data)
 
 

@@ -93,7 +93,8 @@ def test_augmentation_does_not_write_into_the_images() -> None:
 @settings(max_examples=30)
 @given(count=st.integers(1, 40), one=st.integers(1, 50), other=st.integers(1, 50), epoch=st.integers(0, 5))
 def test_batch_size_changes_neither_the_order_nor_what_happens_to_an_example(
-        count: int, one: int, other: int, epoch: int) -> None:
+    count: int, one: int, other: int, epoch: int
+) -> None:
     data = image_data(count)
     first, second = (list(batches(data, CROP, FLIP, batch_size=size).epoch(epoch)) for size in (one, other))
     for a, b in zip(zip(*first, strict=True), zip(*second, strict=True), strict=True):
@@ -193,9 +194,11 @@ def test_the_registry_lists_the_augmentations_by_name() -> None:
 
 
 def test_the_module_and_the_data_sets_do_not_import_torch_nor_pyarrow() -> None:
-    code = ("import sys, ablate.dataset; ablate.dataset.registry();"
-            "sys.exit(str({'torch', 'torchvision', 'pyarrow', 'PIL', 'mlxtend'} & set(sys.modules)) "
-            "if {'torch', 'torchvision', 'pyarrow', 'PIL', 'mlxtend'} & set(sys.modules) else 0)")
+    code = (
+        "import sys, ablate.dataset; ablate.dataset.registry();"
+        "sys.exit(str({'torch', 'torchvision', 'pyarrow', 'PIL', 'mlxtend'} & set(sys.modules)) "
+        "if {'torch', 'torchvision', 'pyarrow', 'PIL', 'mlxtend'} & set(sys.modules) else 0)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ablate import block as blocks
 from ablate import certify
 from ablate.block import Block, BlockParams, Shape
-from ablate.build import build
+from ablate.builder import build
 from ablate.certify import Certificate, Certifier, failed
 from ablate.dataset import DataSpec, ImageData
 from ablate.dataset import load as load_data

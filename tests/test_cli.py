@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ablate.cli import main
 
+from ablate.cli import main
 from tests.conftest import REPOSITORY, fill
 
 Captured = pytest.CaptureFixture[str]
@@ -97,7 +97,8 @@ def test_six_mistakes_are_six_lines_with_place_and_hint_and_no_traceback(tmp_pat
         "six.yaml:2:23: data.vall: unknown key; did you mean 'val'?",
         "six.yaml:3:17: train.epochs: 3.7 is not a whole number",
         "six.yaml:3:34: train.batch_size: '128' is text, a whole number was expected; remove the quotes",
-        "six.yaml:9:30: network.insert.attention.reducton: unknown parameter of block 'cbam'; did you mean 'reduction'?",
+        "six.yaml:9:30: network.insert.attention.reducton: unknown parameter of block 'cbam'; "
+        "did you mean 'reduction'?",
         "six.yaml:9:53: network.insert.attention.at: pattern 'stems*' matches nothing; nearest: stem",
         "six.yaml:11:10: ablation.seeds: 0 seeds; from 1 to 1,000",
     ]

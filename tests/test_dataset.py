@@ -132,8 +132,12 @@ def test_a_spec_reads_as_written_with_defaults_filled_in() -> None:
 
 
 def test_a_resolved_spec_reads_back_to_itself() -> None:
-    written = small(val={"size": 5}, limit={"train": 7}, normalize={"mean": [0.5, 0.5], "std": [0.1, 1]},
-                    augment=[{"random_crop": {"padding": 4}}, "horizontal_flip"])
+    written = small(
+        val={"size": 5},
+        limit={"train": 7},
+        normalize={"mean": [0.5, 0.5], "std": [0.1, 1]},
+        augment=[{"random_crop": {"padding": 4}}, "horizontal_flip"],
+    )
     plain = json.loads(json.dumps(written.model_dump(mode="json")))
     assert "null" not in json.dumps([plain, spec("mnist5k").model_dump(mode="json")])
     assert plain["augment"] == [{"random_crop": {"padding": 4}}, "horizontal_flip"]
@@ -147,11 +151,27 @@ def test_within_a_larger_spec_errors_keep_their_path_and_come_all_at_once() -> N
         data: DataSpec
 
     with pytest.raises(ValidationError) as caught:
-        Whole.model_validate({"data": {"name": "fake", "clases": 3, "val": 5, "limit": {"trian": 1}, "shape": [1, 2],
-                                       "augment": ["flip", {"random_crop": {"pad": 1}}]}})
+        Whole.model_validate(
+            {
+                "data": {
+                    "name": "fake",
+                    "clases": 3,
+                    "val": 5,
+                    "limit": {"trian": 1},
+                    "shape": [1, 2],
+                    "augment": ["flip", {"random_crop": {"pad": 1}}],
+                }
+            }
+        )
     assert set(complaints(caught.value)) == {
-        ("data", "clases"), ("data", "val"), ("data", "limit", "trian"), ("data", "shape"), ("data", "augment", 0),
-        ("data", "augment", 1, "random_crop", "padding"), ("data", "augment", 1, "random_crop", "pad")}
+        ("data", "clases"),
+        ("data", "val"),
+        ("data", "limit", "trian"),
+        ("data", "shape"),
+        ("data", "augment", 0),
+        ("data", "augment", 1, "random_crop", "padding"),
+        ("data", "augment", 1, "random_crop", "pad"),
+    }
 
 
 def test_an_unknown_key_gets_a_hint_over_common_and_own_parameters() -> None:
@@ -170,66 +190,80 @@ def test_a_spec_without_a_name_is_refused() -> None:
     assert list(refused(name=3)) == [("name",)]
 
 
-@pytest.mark.parametrize(("val", "message"), [
-    (5, "5 is a whole number; write a fraction between 0 and 1, or {size: 5} for a number of examples"),
-    (0, "0 is a whole number; write a fraction between 0 and 1, or {size: 0} for a number of examples"),
-    (1.0, "1.0 is no fraction; it lies between 0 and 1, both excluded"),
-    (0.0, "0.0 is no fraction; it lies between 0 and 1, both excluded"),
-    (-0.2, "-0.2 is no fraction; it lies between 0 and 1, both excluded"),
-    (float("nan"), "nan is no fraction; it lies between 0 and 1, both excluded"),
-    (True, "True is no hold-out; write a fraction (0.2) or {size: …}"),
-    ("0.2", "'0.2' is no hold-out; write a fraction (0.2) or {size: …}"),
-    ([0.2], "[0.2] is no hold-out; write a fraction (0.2) or {size: …}"),
-    ({}, "write either size (a number of examples) or fraction, one of the two"),
-    ({"size": 3, "fraction": 0.1}, "write either size (a number of examples) or fraction, one of the two"),
-])
+@pytest.mark.parametrize(
+    ("val", "message"),
+    [
+        (5, "5 is a whole number; write a fraction between 0 and 1, or {size: 5} for a number of examples"),
+        (0, "0 is a whole number; write a fraction between 0 and 1, or {size: 0} for a number of examples"),
+        (1.0, "1.0 is no fraction; it lies between 0 and 1, both excluded"),
+        (0.0, "0.0 is no fraction; it lies between 0 and 1, both excluded"),
+        (-0.2, "-0.2 is no fraction; it lies between 0 and 1, both excluded"),
+        (float("nan"), "nan is no fraction; it lies between 0 and 1, both excluded"),
+        (True, "True is no hold-out; write a fraction (0.2) or {size: …}"),
+        ("0.2", "'0.2' is no hold-out; write a fraction (0.2) or {size: …}"),
+        ([0.2], "[0.2] is no hold-out; write a fraction (0.2) or {size: …}"),
+        ({}, "write either size (a number of examples) or fraction, one of the two"),
+        ({"size": 3, "fraction": 0.1}, "write either size (a number of examples) or fraction, one of the two"),
+    ],
+)
 def test_a_hold_out_that_cannot_be_meant_is_refused(val: Any, message: str) -> None:
     assert refused(name="fake", val=val) == {("val",): message}
 
 
-@pytest.mark.parametrize(("fields", "place"), [
-    ({"val": {"size": 0}}, ("val", "size")),
-    ({"val": {"size": 2.5}}, ("val", "size")),
-    ({"val": {"fraction": 1.5}}, ("val", "fraction")),
-    ({"val": {"size": 3, "seed": -1}}, ("val", "seed")),
-    ({"val": {"size": 3, "sed": 1}}, ("val", "sed")),
-    ({"limit": {"train": 0}}, ("limit", "train")),
-    ({"limit": {"valid": 3}}, ("limit", "valid")),
-    ({"limit": 3}, ("limit",)),
-    ({"normalize": {"mean": [0.1]}}, ("normalize", "std")),
-    ({"normalize": {"mean": [0.1], "std": [0]}}, ("normalize", "std", 0)),
-    ({"normalize": {"mean": [float("inf")], "std": [1]}}, ("normalize", "mean", 0)),
-    ({"normalize": {"mean": [], "std": [1]}}, ("normalize", "mean")),
-    ({"download": "yes"}, ("download",)),
-    ({"root": 3}, ("root",)),
-    ({"shape": [3, 0, 8]}, ("shape", 1)),
-    ({"shape": [3, 8, 4097]}, ("shape", 2)),
-    ({"classes": 10**9}, ("classes",)),
-    ({"classes": 3.7}, ("classes",)),
-    ({"size": {"train": 0}}, ("size", "train")),
-])
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"val": {"size": 0}}, ("val", "size")),
+        ({"val": {"size": 2.5}}, ("val", "size")),
+        ({"val": {"fraction": 1.5}}, ("val", "fraction")),
+        ({"val": {"size": 3, "seed": -1}}, ("val", "seed")),
+        ({"val": {"size": 3, "sed": 1}}, ("val", "sed")),
+        ({"limit": {"train": 0}}, ("limit", "train")),
+        ({"limit": {"valid": 3}}, ("limit", "valid")),
+        ({"limit": 3}, ("limit",)),
+        ({"normalize": {"mean": [0.1]}}, ("normalize", "std")),
+        ({"normalize": {"mean": [0.1], "std": [0]}}, ("normalize", "std", 0)),
+        ({"normalize": {"mean": [float("inf")], "std": [1]}}, ("normalize", "mean", 0)),
+        ({"normalize": {"mean": [], "std": [1]}}, ("normalize", "mean")),
+        ({"download": "yes"}, ("download",)),
+        ({"root": 3}, ("root",)),
+        ({"shape": [3, 0, 8]}, ("shape", 1)),
+        ({"shape": [3, 8, 4097]}, ("shape", 2)),
+        ({"classes": 10**9}, ("classes",)),
+        ({"classes": 3.7}, ("classes",)),
+        ({"size": {"train": 0}}, ("size", "train")),
+    ],
+)
 def test_a_wrong_value_is_refused_at_its_own_place(fields: dict[str, Any], place: tuple[str | int, ...]) -> None:
     assert list(refused(name="fake", **fields)) == [place]
 
 
-@pytest.mark.parametrize(("value", "message"), [
-    ("datset", "unknown normalization 'datset'; did you mean 'dataset'? or a mapping with mean and std"),
-    (3, "3 is no normalization; write dataset, none, or a mapping with mean and std"),
-    (None, "None is no normalization; write dataset, none, or a mapping with mean and std"),
-])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("datset", "unknown normalization 'datset'; did you mean 'dataset'? or a mapping with mean and std"),
+        (3, "3 is no normalization; write dataset, none, or a mapping with mean and std"),
+        (None, "None is no normalization; write dataset, none, or a mapping with mean and std"),
+    ],
+)
 def test_an_unknown_normalization_is_refused(value: Any, message: str) -> None:
     assert refused(name="fake", normalize=value) == {("normalize",): message}
 
 
-@pytest.mark.parametrize(("item", "message"), [
-    ("horizontal_flp", "unknown augmentation 'horizontal_flp'; did you mean 'horizontal_flip'?"),
-    ({"cutout": {"size": 3}}, "unknown augmentation 'cutout'; one of: horizontal_flip, random_crop"),
-    ("random_crop", "'random_crop' needs parameters; write {random_crop: {padding: …}}"),
-    (3, "3 is no augmentation; write its name, or a mapping with one key, the name, and its parameters"),
-    ({"horizontal_flip": {}, "random_crop": {"padding": 1}},
-     "{'horizontal_flip': {}, 'random_crop': {'padding': 1}} is no augmentation; write its name, or a mapping with "
-     "one key, the name, and its parameters"),
-])
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("horizontal_flp", "unknown augmentation 'horizontal_flp'; did you mean 'horizontal_flip'?"),
+        ({"cutout": {"size": 3}}, "unknown augmentation 'cutout'; one of: horizontal_flip, random_crop"),
+        ("random_crop", "'random_crop' needs parameters; write {random_crop: {padding: …}}"),
+        (3, "3 is no augmentation; write its name, or a mapping with one key, the name, and its parameters"),
+        (
+            {"horizontal_flip": {}, "random_crop": {"padding": 1}},
+            "{'horizontal_flip': {}, 'random_crop': {'padding': 1}} is no augmentation; write its name, or a mapping "
+            "with one key, the name, and its parameters",
+        ),
+    ],
+)
 def test_an_augmentation_that_is_none_is_refused(item: Any, message: str) -> None:
     assert refused(name="fake", augment=["horizontal_flip", item]) == {("augment", 1): message}
 
@@ -248,8 +282,10 @@ def test_the_same_augmentation_twice_is_refused() -> None:
 
 def test_a_key_that_the_data_set_would_not_use_is_refused() -> None:
     wrong = refused(name="mnist5k", root="there", download=True)
-    assert wrong == {("root",): "'mnist5k' reads no folder; remove this key",
-                     ("download",): "'mnist5k' has nothing to download; remove this key"}
+    assert wrong == {
+        ("root",): "'mnist5k' reads no folder; remove this key",
+        ("download",): "'mnist5k' has nothing to download; remove this key",
+    }
     assert list(refused(name="parquet", root="there", download=True)) == [("download",)]
 
 
@@ -320,14 +356,25 @@ def test_holding_out_everything_is_refused(given_split: Any) -> None:
         loaded(spec("given", val={"size": 3}))
 
 
-@pytest.mark.parametrize(("labels", "val", "message"), [
-    ([0] * 50 + [1] * 50 + [2], 0.1, "class 'cat' would have no example in val, with 10 of 101 examples held out"),
-    ([0] * 50 + [1] * 50 + [2], 0.9, "class 'cat' would have no example in train, with 91 of 101 examples held out"),
-    ([0, 1, 2] * 5, 0.01, "class 'ant' would have no example in val, with 0 of 15 examples held out "
-                          "(nor would 2 more)"),
-])
-def test_a_hold_out_that_loses_a_class_is_refused(given_split: Any, labels: list[int], val: float,
-                                                  message: str) -> None:
+@pytest.mark.parametrize(
+    ("labels", "val", "message"),
+    [
+        ([0] * 50 + [1] * 50 + [2], 0.1, "class 'cat' would have no example in val, with 10 of 101 examples held out"),
+        (
+            [0] * 50 + [1] * 50 + [2],
+            0.9,
+            "class 'cat' would have no example in train, with 91 of 101 examples held out",
+        ),
+        (
+            [0, 1, 2] * 5,
+            0.01,
+            "class 'ant' would have no example in val, with 0 of 15 examples held out (nor would 2 more)",
+        ),
+    ],
+)
+def test_a_hold_out_that_loses_a_class_is_refused(
+    given_split: Any, labels: list[int], val: float, message: str
+) -> None:
     given_split(train=labels)
     with pytest.raises(UserError) as caught:
         loaded(spec("given", val=val))
@@ -377,7 +424,8 @@ def test_everything_wrong_with_a_limit_is_said_at_once(given_split: Any) -> None
     assert str(caught.value).splitlines() == [
         "data.limit.train: 13 is more than the 12 examples of train",
         "data.limit.val: there is no val split to limit; add data.val",
-        "data.limit.test: there is no test split to limit"]
+        "data.limit.test: there is no test split to limit",
+    ]
 
 
 def test_a_limit_that_loses_a_class_is_refused(given_split: Any) -> None:
@@ -406,10 +454,16 @@ def test_a_label_out_of_range_is_refused_by_its_row(given_split: Any, label: int
     assert str(caught.value) == f"data: given, train: row 4 (from 0): label {label} is out of range; 0 to 2{more}"
 
 
-@pytest.mark.parametrize(("fields", "message"), [
-    ({"shape": [3, 4096, 4096], "size": {"train": 1000}}, "1,000 images of 4096×4096 pixels take 46.9 GiB; at most 8"),
-    ({"shape": [1, 1, 1], "size": {"train": 60_000_000}}, "60,000,000 examples; at most 50,000,000"),
-])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"shape": [3, 4096, 4096], "size": {"train": 1000}},
+            "1,000 images of 4096×4096 pixels take 46.9 GiB; at most 8",
+        ),
+        ({"shape": [1, 1, 1], "size": {"train": 60_000_000}}, "60,000,000 examples; at most 50,000,000"),
+    ],
+)
 def test_a_split_that_no_machine_could_hold_is_refused_before_it_is_made(fields: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         loaded(spec(**fields))
@@ -438,7 +492,8 @@ def test_normalisation_with_the_wrong_number_of_channels_is_refused(ask: Any) ->
         ask(small(normalize={"mean": [0.1], "std": [0.3, 0.4, 0.5]}))
     assert str(caught.value).splitlines() == [
         "data.normalize.mean: 1 number(s) for images of 2 channel(s)",
-        "data.normalize.std: 3 number(s) for images of 2 channel(s)"]
+        "data.normalize.std: 3 number(s) for images of 2 channel(s)",
+    ]
 
 
 def test_a_channel_without_contrast_cannot_be_normalised(given_split: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,9 +507,17 @@ def test_a_channel_without_contrast_cannot_be_normalised(given_split: Any, monke
 
 def test_equal_data_have_equal_hashes_and_any_change_another() -> None:
     same = {loaded(small()).content_hash, loaded(small(normalize="none", augment=["horizontal_flip"])).content_hash}
-    others = [loaded(data).content_hash for data in (
-        small(val=0.3), small(val={"fraction": 0.3, "seed": 1}), small(limit={"train": 22}), small(limit={"test": 10}),
-        small(shape=[2, 7, 5]), small(size={"train": 23, "test": 12}))]
+    others = [
+        loaded(data).content_hash
+        for data in (
+            small(val=0.3),
+            small(val={"fraction": 0.3, "seed": 1}),
+            small(limit={"train": 22}),
+            small(limit={"test": 10}),
+            small(shape=[2, 7, 5]),
+            small(size={"train": 23, "test": 12}),
+        )
+    ]
     assert len(same) == 1
     assert len({*same, *others}) == 7
 

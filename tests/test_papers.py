@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ablate.costing import cost_of
 from ablate.design import StudyPlan, study_plan
 from ablate.report import ablation_table
 from ablate.spec import load
-
 from tests.conftest import REPOSITORY
 
 SPECS = REPOSITORY / "specs"
@@ -56,9 +56,7 @@ def test_at_reduction_32_stage_1_has_no_channel_attention_and_the_certificate_sa
 
 
 def test_placement_inserts_at_as_many_places_as_its_names_say() -> None:
-    counted = {
-        v.name: len(v.network.graph.insertion_nodes("attention")) for v in plan("placement.yaml").variants
-    }
+    counted = {v.name: len(v.network.graph.insertion_nodes("attention")) for v in plan("placement.yaml").variants}
     assert counted == {"none": 0, "between_stages": 3, "every_block": 9, "within_block": 9, "before_conv": 18}
 
 

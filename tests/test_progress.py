@@ -7,15 +7,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ablate.progress import Display, Plain, Tally, duration
 from rich.console import Console
 
-RESULT = {"status": "finished", "metrics": {"train.loss": 0.5, "val.accuracy": 91.25}, "images_per_second": 300.0, "seconds": 7.0}
+from ablate.progress import Display, Plain, Tally, duration
+
+RESULT = {
+    "status": "finished",
+    "metrics": {"train.loss": 0.5, "val.accuracy": 91.25},
+    "images_per_second": 300.0,
+    "seconds": 7.0,
+}
 
 
 def trials(count: int, epochs: int = 5) -> list[Any]:
     return [
-        SimpleNamespace(hash=str(i), variant=f"v{i}", seed=i, train=SimpleNamespace(epochs=epochs)) for i in range(count)
+        SimpleNamespace(hash=str(i), variant=f"v{i}", seed=i, train=SimpleNamespace(epochs=epochs))
+        for i in range(count)
     ]
 
 

@@ -10,8 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import fill
-
 from ablate import store
 from ablate.errors import UserError
 from ablate.store import Study, study_folder
+from tests.conftest import fill
 
 SPEC: dict[str, Any] = {
     "name": "placement",

@@ -20,7 +20,7 @@ from ablate import block as blocks
 from ablate import train as training
 from ablate.batches import Batches, evaluation_batches
 from ablate.block import Block, BlockParams, Shape
-from ablate.build import build, seed_noise
+from ablate.builder import build, seed_noise
 from ablate.collect import Collector
 from ablate.dataset import DataSpec, ImageData, Split
 from ablate.dataset import load as load_data

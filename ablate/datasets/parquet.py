@@ -113,8 +113,9 @@ class _Table:
         if len(names) > MAX_CLASSES:
             raise user_error(f"{self.name}: {len(names):,} classes; at most {MAX_CLASSES:,}")
         if "" in names or len(set(names)) < len(names):
-            raise user_error(f"{self.name}: 'classes' in the schema's metadata has an empty or a double name: "
-                             f"{listed(names)}")
+            raise user_error(
+                f"{self.name}: 'classes' in the schema's metadata has an empty or a double name: {listed(names)}"
+            )
         return names
 
     def labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -133,8 +134,10 @@ class _Table:
         # before any tuple of that many class names is made
         high = np.flatnonzero(labels >= MAX_CLASSES)
         if len(high):
-            raise user_error(f"{self.name}: row {start + int(high[0])} (from 0): label {labels[high[0]]} is out of "
-                             f"range; at most {MAX_CLASSES:,} classes")
+            raise user_error(
+                f"{self.name}: row {start + int(high[0])} (from 0): label {labels[high[0]]} is out of "
+                f"range; at most {MAX_CLASSES:,} classes"
+            )
 
     def shape(self) -> Shape:
         """(C, H, W) of the first image."""
@@ -149,11 +152,13 @@ class _Table:
         images = np.empty((self.rows, *shape), dtype=np.uint8)
         done = 0
         for start, column in self._batches(self._image_path(), ROWS_AT_A_TIME):
-            for row, encoded in enumerate(column.to_pylist()[:self.rows - start], start):
+            for row, encoded in enumerate(column.to_pylist()[: self.rows - start], start):
                 pixels = _decoded(encoded, self.name, row)
                 if pixels.shape != shape and (pixels.shape[0] != 1 or pixels.shape[1:] != shape[1:]):
-                    raise user_error(f"{self.name}: row {row} (from 0): an image of {_said(pixels.shape)}; those "
-                                     f"before it are of {_said(shape)}")
+                    raise user_error(
+                        f"{self.name}: row {row} (from 0): an image of {_said(pixels.shape)}; those "
+                        f"before it are of {_said(shape)}"
+                    )
                 images[row] = pixels
             done = start + len(column)
         return self._complete(images, done)
@@ -170,18 +175,24 @@ class _Table:
         schema = self.file.schema_arrow
         missing = [name for name in (self.params.image, self.params.label) if schema.names.count(name) != 1]
         if missing:
-            raise user_error(f"{self.name}: no column '{missing[0]}'; it has: {listed(schema.names)}",
-                             "image" if missing[0] == self.params.image else "label")
+            raise user_error(
+                f"{self.name}: no column '{missing[0]}'; it has: {listed(schema.names)}",
+                "image" if missing[0] == self.params.image else "label",
+            )
         image, label = schema.field(self.params.image).type, schema.field(self.params.label).type
         if not pa.types.is_integer(label):
-            raise user_error(f"{self.name}: column '{self.params.label}' is {label}; whole numbers were expected",
-                             "label")
+            raise user_error(
+                f"{self.name}: column '{self.params.label}' is {label}; whole numbers were expected", "label"
+            )
         encoded = image
         if pa.types.is_struct(image) and image.get_field_index("bytes") >= 0:
             encoded = image.field("bytes").type
         if not (pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded)):
-            raise user_error(f"{self.name}: column '{self.params.image}' is {image}; encoded images were expected: "
-                             "bytes, or a struct with bytes", "image")
+            raise user_error(
+                f"{self.name}: column '{self.params.image}' is {image}; encoded images were expected: "
+                "bytes, or a struct with bytes",
+                "image",
+            )
 
     def _image_path(self) -> str:
         import pyarrow as pa
@@ -219,8 +230,11 @@ def _opened(root: Path, name: str) -> Any:
         raise user_error(f"{name!r} is not in root", "root")
     if not path.is_file():
         there = sorted(entry.name for entry in root.glob("*.parquet")) if root.is_dir() else []
-        raise user_error(f"no file '{name}' in {root}" if root.is_dir() else f"no folder {root}", "root",
-                         f"there are: {listed(there)}" if there else "")
+        raise user_error(
+            f"no file '{name}' in {root}" if root.is_dir() else f"no folder {root}",
+            "root",
+            f"there are: {listed(there)}" if there else "",
+        )
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -239,11 +253,20 @@ def _decoded(encoded: bytes | None, file: str, row: int) -> np.ndarray[Any, np.d
         if max(image.size) > MAX_SIDE:  # of the header: nothing has been decoded yet
             raise user_error(f"{where}: an image of {image.width}×{image.height} pixels; at most {MAX_SIDE}×{MAX_SIDE}")
         if image.mode not in MODES or "transparency" in image.info:
-            raise user_error(f"{where}: an image of mode {image.mode}; grey or RGB, 8 bits a channel, without "
-                             "transparency, was expected")
+            raise user_error(
+                f"{where}: an image of mode {image.mode}; grey or RGB, 8 bits a channel, without "
+                "transparency, was expected"
+            )
         pixels = np.asarray(image.convert(MODES[image.mode]))
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError,
-            Image.DecompressionBombWarning) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
         raise user_error(f"{where}: the image cannot be read: {_first_line(error)}") from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -257,8 +280,9 @@ def _check_present(labels: np.ndarray[Any, Any], names: tuple[str, ...], file: s
     absent = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
     if len(absent):
         more = f" (nor have {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise user_error(f"{file}: class '{names[absent[0]]}' (label {absent[0]}) has no example{more}",
-                         hint="labels count from 0")
+        raise user_error(
+            f"{file}: class '{names[absent[0]]}' (label {absent[0]}) has no example{more}", hint="labels count from 0"
+        )
 
 
 def _said(shape: tuple[int, ...]) -> str:

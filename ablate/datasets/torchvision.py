@@ -16,8 +16,18 @@ import numpy as np
 
 from ablate.dataset import DataInfo, DataSet, RawData, Shape, Split, check_labels, check_size, user_error
 
-UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AssertionError, EOFError, zlib.error,
-              pickle.UnpicklingError, http.client.HTTPException)
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AssertionError,
+    EOFError,
+    zlib.error,
+    pickle.UnpicklingError,
+    http.client.HTTPException,
+)
 """What torchvision's readers and its download raise at missing, cut or foreign files and without a network.
 
 A strange folder runs no code: the only pickles that torchvision opens in full are CIFAR's, after a check of their md5.
@@ -63,21 +73,33 @@ class TorchvisionSet(DataSet):
         folder = root / cls.files
         reason = str(error).strip().replace("\n", " ") or type(error).__name__
         if download:
-            return (f"{cls.name} could not be downloaded to {root}: {reason}", "download",
-                    f"is there a network? Files from elsewhere go to {folder}")
+            return (
+                f"{cls.name} could not be downloaded to {root}: {reason}",
+                "download",
+                f"is there a network? Files from elsewhere go to {folder}",
+            )
         if not folder.is_dir():
-            return (f"{cls.name} is not there: no folder {folder}", "root",
-                    "download: true fetches it; or name the folder of the files by root")
-        return (f"{cls.name}: the files in {folder} are missing or damaged: {reason}", "root",
-                "download: true fetches them")
+            return (
+                f"{cls.name} is not there: no folder {folder}",
+                "root",
+                "download: true fetches it; or name the folder of the files by root",
+            )
+        return (
+            f"{cls.name}: the files in {folder} are missing or damaged: {reason}",
+            "root",
+            "download: true fetches them",
+        )
 
     @classmethod
     def _split(cls, published: Any, name: str) -> Split:
         images, labels = np.asarray(published.data), np.asarray(published.targets, dtype=np.int64)
         channels, height, width = cls.shape
         if images.dtype != np.uint8 or images.shape != (len(labels), height, width, *[channels] * (channels > 1)):
-            raise user_error(f"{cls.name}, {name}: images {images.shape} for {len(labels)} labels; "
-                             f"{height}×{width} pixels were expected", "root")
+            raise user_error(
+                f"{cls.name}, {name}: images {images.shape} for {len(labels)} labels; "
+                f"{height}×{width} pixels were expected",
+                "root",
+            )
         check_size(len(labels), cls.shape, f"{cls.name}, {name}")
         check_labels(labels, cls.classes, f"{cls.name}, {name}")
         return Split(np.ascontiguousarray(images.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)), labels)

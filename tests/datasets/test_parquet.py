@@ -36,9 +36,18 @@ def encoded(pixels: np.ndarray[Any, Any], kind: str = "PNG", mode: str | None = 
     return buffer.getvalue()
 
 
-def write(path: Path, images: Sequence[bytes | None], labels: Sequence[int | None], *, classes: str | None = NAMES,
-          image: str = "image", label: str = "label", struct_column: bool = True, label_type: Any = None,
-          **options: Any) -> None:
+def write(
+    path: Path,
+    images: Sequence[bytes | None],
+    labels: Sequence[int | None],
+    *,
+    classes: str | None = NAMES,
+    image: str = "image",
+    label: str = "label",
+    struct_column: bool = True,
+    label_type: Any = None,
+    **options: Any,
+) -> None:
     column = pa.array(images, pa.binary())
     if struct_column:
         paths = pa.array([None] * len(images), pa.string())
@@ -47,8 +56,12 @@ def write(path: Path, images: Sequence[bytes | None], labels: Sequence[int | Non
     pq.write_table(table.replace_schema_metadata({"classes": classes} if classes else None), path, **options)
 
 
-def write_both(folder: Path, images: Sequence[bytes | None] | None = None,
-               labels: Sequence[int | None] = (0, 1, 2, 1, 0), **options: Any) -> None:
+def write_both(
+    folder: Path,
+    images: Sequence[bytes | None] | None = None,
+    labels: Sequence[int | None] = (0, 1, 2, 1, 0),
+    **options: Any,
+) -> None:
     """A train split as asked for, and a faultless test split."""
     write(folder / "train.parquet", [encoded(p) for p in pictures(5)] if images is None else images, labels, **options)
     write(folder / "test.parquet", [encoded(p) for p in pictures(3, seed=1)], [0, 1, 2])
@@ -130,8 +143,14 @@ def test_without_names_in_the_metadata_classes_are_numbers(tmp_path: Path) -> No
 
 def test_files_columns_and_title_can_be_named(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    write(tmp_path / "sub" / "a.parquet", [encoded(p) for p in pictures(3)], [0, 1, 2], image="img", label="y",
-          label_type=pa.uint8())
+    write(
+        tmp_path / "sub" / "a.parquet",
+        [encoded(p) for p in pictures(3)],
+        [0, 1, 2],
+        image="img",
+        label="y",
+        label_type=pa.uint8(),
+    )
     data = loaded(tmp_path, train="sub/a.parquet", test="none", image="img", label="y", title="Ants (small)")
     assert data.description == "parquet (Ants (small)): 3 train"
 
@@ -176,11 +195,11 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path, content: bytes) ->
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, share: float) -> None:
     write_both(tmp_path)
     path = tmp_path / "train.parquet"
-    path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     assert "train.parquet: no parquet file, or damaged" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x55, 0x80, 0xff])
+@pytest.mark.parametrize("mask", [0x01, 0x55, 0x80, 0xFF])
 def test_damage_anywhere_in_the_file_is_a_user_error_or_no_damage(tmp_path: Path, mask: int) -> None:
     # every third byte in turn: whatever pyarrow and PIL raise has to come out as ours
     write_both(tmp_path, [encoded(p) for p in pictures(5, (3, 2))], compression="snappy")
@@ -189,7 +208,7 @@ def test_damage_anywhere_in_the_file_is_a_user_error_or_no_damage(tmp_path: Path
     whole = path.read_bytes()
     refused = 0
     for position in range(0, len(whole), 3):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ mask]) + whole[position + 1:])
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ mask]) + whole[position + 1 :])
         try:
             loaded(tmp_path)
         except UserError:
@@ -219,12 +238,15 @@ def test_columns_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
 # ---- labels ----
 
 
-@pytest.mark.parametrize(("labels", "message"), [
-    ([0, 1, 2, 7, 0], "row 3 (from 0): label 7 is out of range; 0 to 2"),
-    ([0, -1, 2, 1, -5], "row 1 (from 0): label -1 is out of range; 0 to 2; 2 such rows"),
-    ([0, 1, 2, None, 0], "row 3 (from 0): the label is null"),
-    ([0, 1, 1, 1, 0], "class 'cat' (label 2) has no example; labels count from 0"),
-])
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2, 7, 0], "row 3 (from 0): label 7 is out of range; 0 to 2"),
+        ([0, -1, 2, 1, -5], "row 1 (from 0): label -1 is out of range; 0 to 2; 2 such rows"),
+        ([0, 1, 2, None, 0], "row 3 (from 0): the label is null"),
+        ([0, 1, 1, 1, 0], "class 'cat' (label 2) has no example; labels count from 0"),
+    ],
+)
 def test_a_wrong_label_is_refused_by_its_row(tmp_path: Path, labels: list[int | None], message: str) -> None:
     write_both(tmp_path, labels=labels)
     assert refusal(tmp_path) == f"data: train.parquet: {message}"
@@ -266,8 +288,9 @@ def test_class_names_that_cannot_be_are_refused(tmp_path: Path, classes: str) ->
 
 def test_names_from_a_file_cannot_steer_the_terminal(tmp_path: Path) -> None:
     write_both(tmp_path, labels=[1, 1, 2, 1, 1], classes="\x1b[2Jant,bee,cat")
-    assert refusal(tmp_path) == ("data: train.parquet: class '\\x1b[2Jant' (label 0) has no example; "
-                                 "labels count from 0")
+    assert refusal(tmp_path) == (
+        "data: train.parquet: class '\\x1b[2Jant' (label 0) has no example; labels count from 0"
+    )
     write_both(tmp_path)
     assert loaded(tmp_path, title="a\x1b[2J\nb").description == "parquet (a\\x1b[2J\\nb): 5 train, 3 test"
 
@@ -282,6 +305,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 
 def png_that_claims(width: int, height: int) -> bytes:
     """A few bytes whose header announces a picture of that size."""
+
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -298,23 +322,28 @@ def one_bad(bad: bytes | None) -> list[bytes | None]:
 GOOD = encoded(pictures(1)[0])
 
 
-@pytest.mark.parametrize(("bad", "message"), [
-    (b"", "row 3 (from 0): the image cannot be read: "),
-    (b"no image", "row 3 (from 0): the image cannot be read: "),
-    (GOOD[:len(GOOD) // 2], "row 3 (from 0): the image cannot be read: "),
-    (GOOD[:20], "row 3 (from 0): the image cannot be read: "),
-    (None, "row 3 (from 0): the image is null"),
-    (encoded(pictures(1)[0], "TIFF"), "row 3 (from 0): the image cannot be read: "),
-    (encoded(pictures(1)[0], "EPS"), "row 3 (from 0): the image cannot be read: "),
-    (encoded(pictures(1)[0], mode="RGBA"), "row 3 (from 0): an image of mode RGBA; grey or RGB, 8 bits a channel"),
-    (encoded(pictures(1)[0], mode="P", transparency=0), "row 3 (from 0): an image of mode P; grey or RGB"),
-    (encoded(np.zeros((7, 11), dtype=np.uint16)), "row 3 (from 0): an image of mode I;16; grey or RGB"),
-    (encoded(pictures(1, (11, 7, 3))[0]), "row 3 (from 0): an image of 7×11 pixels, in colour; those before it are of "
-                                          "11×7 pixels, in colour"),
-    (encoded(pictures(1, (5, 5))[0]), "row 3 (from 0): an image of 5×5 pixels, grey; those before it are of 11×7"),
-    (png_that_claims(4097, 1), "row 3 (from 0): an image of 4097×1 pixels; at most 4096×4096"),
-    (png_that_claims(30_000, 30_000), "row 3 (from 0): the image cannot be read: Image size (900000000 pixels)"),
-])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (b"", "row 3 (from 0): the image cannot be read: "),
+        (b"no image", "row 3 (from 0): the image cannot be read: "),
+        (GOOD[: len(GOOD) // 2], "row 3 (from 0): the image cannot be read: "),
+        (GOOD[:20], "row 3 (from 0): the image cannot be read: "),
+        (None, "row 3 (from 0): the image is null"),
+        (encoded(pictures(1)[0], "TIFF"), "row 3 (from 0): the image cannot be read: "),
+        (encoded(pictures(1)[0], "EPS"), "row 3 (from 0): the image cannot be read: "),
+        (encoded(pictures(1)[0], mode="RGBA"), "row 3 (from 0): an image of mode RGBA; grey or RGB, 8 bits a channel"),
+        (encoded(pictures(1)[0], mode="P", transparency=0), "row 3 (from 0): an image of mode P; grey or RGB"),
+        (encoded(np.zeros((7, 11), dtype=np.uint16)), "row 3 (from 0): an image of mode I;16; grey or RGB"),
+        (
+            encoded(pictures(1, (11, 7, 3))[0]),
+            "row 3 (from 0): an image of 7×11 pixels, in colour; those before it are of 11×7 pixels, in colour",
+        ),
+        (encoded(pictures(1, (5, 5))[0]), "row 3 (from 0): an image of 5×5 pixels, grey; those before it are of 11×7"),
+        (png_that_claims(4097, 1), "row 3 (from 0): an image of 4097×1 pixels; at most 4096×4096"),
+        (png_that_claims(30_000, 30_000), "row 3 (from 0): the image cannot be read: Image size (900000000 pixels)"),
+    ],
+)
 def test_a_bad_image_is_refused_by_its_row(tmp_path: Path, bad: bytes | None, message: str) -> None:
     write_both(tmp_path, one_bad(bad))
     assert refusal(tmp_path).startswith(f"data: train.parquet: {message}")
@@ -323,7 +352,8 @@ def test_a_bad_image_is_refused_by_its_row(tmp_path: Path, bad: bytes | None, me
 def test_colour_after_grey_is_refused(tmp_path: Path) -> None:
     write_both(tmp_path, [*(encoded(p) for p in pictures(4, GREY)), encoded(pictures(1)[0])])
     assert "row 4 (from 0): an image of 11×7 pixels, in colour; those before it are of 11×7 pixels, grey" in refusal(
-        tmp_path)
+        tmp_path
+    )
 
 
 def test_a_test_split_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -334,8 +364,9 @@ def test_a_test_split_of_another_size_is_refused(tmp_path: Path) -> None:
 # ---- sizes ----
 
 
-def test_a_split_too_large_for_memory_is_refused_at_its_first_image(tmp_path: Path,
-                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_too_large_for_memory_is_refused_at_its_first_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_both(tmp_path)
     size = (tmp_path / "train.parquet").stat().st_size
     monkeypatch.setattr(dataset, "MAX_BYTES", 5 * 7 * 11 * 3 - 1)
@@ -356,7 +387,7 @@ def test_a_row_count_that_the_pages_do_not_keep_is_refused(tmp_path: Path) -> No
     footer = len(content) - 8 - struct.unpack("<I", content[-8:-4])[0]
     # num_rows of the file: thrift field 3, i64, zigzag 5 → 0x16 0x0a; announce 60 instead
     position = content.index(b"\x16\x0a", footer)
-    path.write_bytes(content[:position + 1] + bytes([120]) + content[position + 2:])
+    path.write_bytes(content[: position + 1] + bytes([120]) + content[position + 2 :])
     assert pq.ParquetFile(path).metadata.num_rows == 60
     assert "5 rows where the file promises 60; is it cut off?" in refusal(tmp_path)
 
@@ -377,8 +408,11 @@ def test_real_digits_have_the_published_statistics() -> None:
 
 @pytest.mark.skipif(not (REAL / "cifar10-jpeg" / "test.parquet").is_file(), reason="needs cifar10-jpeg")
 def test_real_photographs_are_balanced_and_keep_their_names() -> None:
-    data = load(spec(root=str(REAL / "cifar10-jpeg"), train="test.parquet", test="none", title="CIFAR-10 (JPEG copy)"),
-                base=Path(), trusted_root=True)
+    data = load(
+        spec(root=str(REAL / "cifar10-jpeg"), train="test.parquet", test="none", title="CIFAR-10 (JPEG copy)"),
+        base=Path(),
+        trusted_root=True,
+    )
     assert data.description == "parquet (CIFAR-10 (JPEG copy)): 10,000 train"
     assert np.bincount(data.train.labels).tolist() == [1000] * 10
     assert data.class_names[:3] == ("airplane", "automobile", "bird")

@@ -66,11 +66,20 @@ def test_files_that_are_there_are_not_downloaded_again(mnist: Path, monkeypatch:
     assert len(loaded("mnist", mnist, download=True).train) == TRAIN
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"\0\0\x08", b"not an idx file", idx(noise(TRAIN, 28, 28))[:500], idx(noise(TRAIN, 14, 14)),
-    struct.pack(">BBBBIII", 0, 0, 8, 3, 2**32 - 1, 28, 28), idx(noise(TRAIN - 1, 28, 28)),
-    struct.pack(">BBBBIII", 0, 0, 10, 3, 1, 28, 28) + bytes(784), idx(noise(TRAIN, 28)),
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0\x08",
+        b"not an idx file",
+        idx(noise(TRAIN, 28, 28))[:500],
+        idx(noise(TRAIN, 14, 14)),
+        struct.pack(">BBBBIII", 0, 0, 8, 3, 2**32 - 1, 28, 28),
+        idx(noise(TRAIN - 1, 28, 28)),
+        struct.pack(">BBBBIII", 0, 0, 10, 3, 1, 28, 28) + bytes(784),
+        idx(noise(TRAIN, 28)),
+    ],
+)
 def test_a_damaged_mnist_file_is_refused(mnist: Path, content: bytes) -> None:
     (mnist / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(content)
     message = refusal("mnist", mnist)
@@ -110,8 +119,10 @@ def write_pickle(path: Path, content: Any) -> str:
 @pytest.fixture
 def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Small files of both sets, and their md5 sums in the place of the published ones."""
-    for kind, labels, names in ((published.CIFAR10, "labels", "label_names"),
-                                (published.CIFAR100, "fine_labels", "fine_label_names")):
+    for kind, labels, names in (
+        (published.CIFAR10, "labels", "label_names"),
+        (published.CIFAR100, "fine_labels", "fine_label_names"),
+    ):
         classes, folder = (10 if kind is published.CIFAR10 else 100), tmp_path / kind.base_folder
         for list_name, count in (("train_list", TRAIN), ("test_list", TEST)):
             sums = []
@@ -129,8 +140,9 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(("name", "classes", "files"), [("cifar10", 10, 5), ("cifar100", 100, 1)])
 def test_cifar_comes_back_as_it_was_written(cifar: Path, name: str, classes: int, files: int) -> None:
     data = loaded(name, cifar)
-    assert np.array_equal(data.train.images.reshape(-1, 3072), np.concatenate([noise(TRAIN, 3072, seed=s)
-                                                                              for s in range(files)]))
+    assert np.array_equal(
+        data.train.images.reshape(-1, 3072), np.concatenate([noise(TRAIN, 3072, seed=s) for s in range(files)])
+    )
     assert data.test is not None
     assert np.array_equal(data.test.images.reshape(-1, 3072), noise(TEST, 3072, seed=10))
     assert data.train.labels.tolist() == [i % classes for i in range(TRAIN)] * files
@@ -138,9 +150,14 @@ def test_cifar_comes_back_as_it_was_written(cifar: Path, name: str, classes: int
     assert data.train.images.flags.c_contiguous
 
 
-@pytest.mark.parametrize(("name", "file"), [("cifar10", "cifar-10-batches-py/data_batch_3"),
-                                            ("cifar10", "cifar-10-batches-py/batches.meta"),
-                                            ("cifar100", "cifar-100-python/test")])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("cifar10", "cifar-10-batches-py/data_batch_3"),
+        ("cifar10", "cifar-10-batches-py/batches.meta"),
+        ("cifar100", "cifar-100-python/test"),
+    ],
+)
 def test_a_pickle_that_is_not_the_published_one_is_never_opened(cifar: Path, name: str, file: str) -> None:
     class Bomb:
         def __reduce__(self) -> Any:
@@ -154,20 +171,25 @@ def test_a_pickle_that_is_not_the_published_one_is_never_opened(cifar: Path, nam
 # ---- nothing there ----
 
 
-@pytest.mark.parametrize(("name", "files"), [("mnist", "MNIST/raw"), ("cifar10", "cifar-10-batches-py"),
-                                             ("cifar100", "cifar-100-python")])
+@pytest.mark.parametrize(
+    ("name", "files"), [("mnist", "MNIST/raw"), ("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")]
+)
 def test_what_is_not_there_is_said_with_both_ways_out(tmp_path: Path, name: str, files: str) -> None:
-    assert refusal(name, tmp_path) == (f"data.root: {name} is not there: no folder {tmp_path.resolve() / files}; "
-                                       "download: true fetches it; or name the folder of the files by root")
+    assert refusal(name, tmp_path) == (
+        f"data.root: {name} is not there: no folder {tmp_path.resolve() / files}; "
+        "download: true fetches it; or name the folder of the files by root"
+    )
     (tmp_path / files).mkdir(parents=True)
     assert f"data.root: {name}: the files in {tmp_path.resolve() / files} are missing or damaged" in refusal(
-        name, tmp_path)
+        name, tmp_path
+    )
     assert list(tmp_path.rglob("*.*")) == [path for path in tmp_path.rglob("*.*") if path.is_dir()]
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
-def test_a_download_without_a_network_is_said_in_words(tmp_path: Path, name: str,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_without_a_network_is_said_in_words(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_network(*_: Any, **__: Any) -> None:
         raise urllib.error.URLError("Temporary failure in name resolution")
 

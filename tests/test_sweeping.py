@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from ablate import block as block_module
 from ablate.block import Block, BlockParams, Shape
 from ablate.errors import UserError
 from ablate.store import Study
 from ablate.train import Trial
-from torch import Tensor
-
 from tests.conftest import REPOSITORY
 
 Sweep = Callable[..., Study]
@@ -98,9 +98,7 @@ def test_the_test_split_is_read_once_a_trial_and_each_reading_is_recorded(
     assert sorted(read) == sorted((name, seed) for name in ("none", "se", "between") for seed in (0, 1))
 
 
-def test_monitoring_the_test_split_is_counted_reading_by_reading(
-    tiny: Path, tmp_path: Path, sweep_spec: Sweep
-) -> None:
+def test_monitoring_the_test_split_is_counted_reading_by_reading(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
     stopping = "train.early_stopping={monitor: test.error, patience: 5}"
     study = sweep_spec(tiny, tmp_path / "s", [stopping, "ablation.seeds=1"], executor="local")
     # Two epochs and the end, for each of three trials.
@@ -244,7 +242,7 @@ def test_a_sweep_killed_with_all_its_processes_loses_no_finished_trial(
     before = finished(folder)
     assert 2 <= len(before) < 6, "the kill came too early or too late to show anything"
     process = start_sweep(tiny, folder)
-    output, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors.decode()
     after = finished(folder)
     assert {key: after[key] for key in before} == before, "a finished trial was trained again"
@@ -274,9 +272,7 @@ def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny: Path, tmp_path: 
     assert {key: after[key] for key in kept} == kept
 
 
-def test_the_resolved_spec_in_the_folder_gives_the_same_study(
-    tiny: Path, tmp_path: Path, sweep_spec: Sweep
-) -> None:
+def test_the_resolved_spec_in_the_folder_gives_the_same_study(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
     study = sweep_spec(tiny, tmp_path / "s", ["train.epochs=1", "ablation.seeds=1"], executor="local")
     stored = json.loads(json.dumps(study.spec))
     assert stored.pop("numerics")["threads"] == 1

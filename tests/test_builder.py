@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ablate.block import Block, BlockParams, Shape
-from ablate.build import build, noisy_modules, parameter_digests, seed_noise, tensor_digest
+from ablate.builder import build, noisy_modules, parameter_digests, seed_noise, tensor_digest
 from ablate.graph import INPUT, Graph, GraphBuilder
 
 SHAPE, CLASSES, BATCH = (3, 13, 17), 7, 5

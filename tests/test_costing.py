@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ablate.block import Block, BlockParams, Shape, find
-from ablate.build import build, parameter_digests
-from ablate.cost import Cost, cost, cost_of, count_flops
+from ablate.builder import build, parameter_digests
+from ablate.costing import Cost, cost, cost_of, count_flops
 from ablate.graph import INPUT, Graph, GraphBuilder
 
 CIFAR = (3, 32, 32)
