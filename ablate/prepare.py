@@ -172,7 +172,7 @@ def _git_commit() -> str | None:
 
 
 def create_study(prepared: Prepared, folder: Path | None = None) -> Study:
-    """The study's folder with its spec, certificates and environment. ``UserError`` where a certificate has failures."""
+    """The study's folder: spec, certificates, environment. ``UserError`` where a certificate has failures."""
     if prepared.failures:
         raise UserError([Problem(f"not certified: {failure}") for failure in prepared.failures])
     plan = prepared.plan

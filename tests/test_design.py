@@ -393,7 +393,7 @@ def test_a_partial_baseline_pairs_each_variant_with_the_one_that_shares_its_othe
         ("nome", "no variant 'nome'; did you mean 'none'?"),
         ({"placement": "nome"}, "factor 'placement' has no level 'nome'; did you mean 'none'?"),
         ({"placment": "none"}, "no factor 'placment'; did you mean 'placement'?"),
-        ({"placement": 3}, "quote it: '3'"),
+        ({"placement": 3}, "factor 'placement' has no level '3'; one of: body, none, stem"),
     ],
 )
 def test_a_baseline_that_is_not_there_is_an_error(baseline: Any, message: str) -> None:
