@@ -432,10 +432,10 @@ def protocol(variant: Variant) -> list[str]:
     sentences = [chosen[train.select]]
     stopping = train.early_stopping
     if stopping is None:
-        sentences.append(f"Training ends after {train.epochs} epoch{'s' if train.epochs > 1 else ''}.")
+        sentences.append(f"Training ends after {_epochs(train.epochs)}.")
     else:
         sentences.append(
-            f"Training ends after {train.epochs} epochs at most, or when {stopping.monitor} has not improved for "
+            f"Training ends after {_epochs(train.epochs)} at most, or when {stopping.monitor} has not improved for "
             f"{stopping.patience} epochs ({stopping.mode} threshold {stopping.threshold:g})."
         )
     if stopping is not None and stopping.monitor.startswith("test."):
@@ -447,6 +447,10 @@ def protocol(variant: Variant) -> list[str]:
     if data.val is None:
         sentences.append("There is no validation split.")
     return sentences
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def failed(certificates: Mapping[str, Certificate]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ablate.certify import Certificate, Certifier
+from ablate.certify import Certificate, Certifier, failed
 from ablate.dataset import DataSpec, ImageData
 from ablate.dataset import load as load_data
 from ablate.design import StudyPlan, Variant, root_is_trusted, trial_hash
@@ -45,9 +45,7 @@ class Prepared:
 
     @property
     def failures(self) -> list[str]:
-        return [
-            f"{name}: {failure}" for name, certificate in self.certificates.items() for failure in certificate.failures
-        ]
+        return failed(self.certificates)
 
 
 def data_key(data: DataSpec) -> str:

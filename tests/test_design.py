@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -665,3 +666,82 @@ def test_duplicates_may_differ_in_the_names_that_seed_them() -> None:
     assert one.identity == other.identity
     assert one.seeding_names != other.seeding_names
     assert hashed(one) != hashed(other)
+
+
+EVERY_KEY: dict[str, Any] = {
+    "name": "every-key",
+    "data": {
+        "name": "fake",
+        "shape": [3, 11, 13],
+        "classes": 5,
+        "size": {"train": 70, "test": 20},
+        "val": {"size": 15, "seed": 3},
+        "limit": {"train": 40, "val": 10, "test": 15},
+        "augment": [{"random_crop": {"padding": 2}}],
+        "normalize": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]},
+    },
+    "train": {
+        "epochs": 7,
+        "batch_size": 16,
+        "optimizer": {"name": "adam", "lr": 0.01, "betas": [0.9, 0.99], "eps": 1e-7, "weight_decay": 0.01},
+        "schedule": {"name": "multi_step", "milestones": [3, 5], "gamma": 0.3},
+        "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
+        "early_stopping": {"monitor": "val.error", "patience": 3, "threshold": 0.01, "mode": "absolute"},
+        "clip_norm": 3.0,
+        "ema": {"decay": 0.9},
+        "select": "ema",
+        "precision": "bf16",
+    },
+    "network": {
+        "params": {"k": 2},
+        "init": {"recipe": "kaiming_fan_in"},
+        "graph": {
+            "stem": {"block": "conv_bn_act", "width": "8*$k", "kernel": 5, "stride": 2, "act": "gelu"},
+            "body": {"block": "basic", "width": 16, "repeat": 3, "shortcut": "pad", "stride": 2, "act": "silu"},
+            "head": {"block": "classifier", "pool": "max", "dropout": 0.2},
+        },
+        "insert": {
+            "a": {
+                "block": "cbam",
+                "reduction": 4,
+                "kernel": 5,
+                "at": "after body.0",
+                "residual": {"kind": "weighted", "init": 0.5, "per": "channel"},
+            },
+            "b": {"block": "ai_gate", "mode": "combined", "reduction": 8, "at": "before body.*.conv2"},
+        },
+    },
+}
+OTHER_WORDS = {
+    "kaiming_fan_in": "torch_default", "gelu": "relu", "silu": "relu", "pad": "project", "max": "avg",
+    "combined": "spatial", "after body.0": "after body.1", "before body.*.conv2": "before body.*.conv1",
+    "channel": "scalar", "cbam": "se", "val.error": "val.loss", "absolute": "relative", "ema": "last", "bf16": "fp32",
+    "8*$k": "4*$k", "adam": "sgd",
+}  # fmt: skip
+
+
+def leaves(tree: Any, path: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any]]:
+    if isinstance(tree, dict | list):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        return [leaf for key, item in items for leaf in leaves(item, (*path, key))]
+    return [(path, tree)]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [pytest.param(p, v, id=".".join(map(str, p))) for p, v in leaves(EVERY_KEY) if p[0] != "name"],
+)
+def test_every_key_of_a_spec_is_used_changing_it_changes_the_variant_or_is_refused(
+    path: tuple[str | int, ...], value: Any
+) -> None:
+    changed = copy.deepcopy(EVERY_KEY)
+    parent: Any = changed
+    for part in path[:-1]:
+        parent = parent[part]
+    parent[path[-1]] = OTHER_WORDS.get(value, "another") if isinstance(value, str) else value * 2
+    before = as_written(load(EVERY_KEY)).identity
+    try:
+        after = as_written(load(changed)).identity
+    except UserError:
+        return
+    assert after != before
