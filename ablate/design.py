@@ -84,18 +84,13 @@ class Variant:
             "network": self.network.graph.canonical,
             "init": self.network.init.model_dump(mode="json"),
             "train": self.train.model_dump(mode="json"),
-            "data": self.data.model_dump(mode="json", exclude={"root", "download"}),
+            "data": self.data.model_dump(mode="json", exclude={"root", "download", "title"}),
         }
 
     @cached_property
     def identity(self) -> str:
         """128 bits of SHA-256, hexadecimal."""
         return digest(self.identity_parts)
-
-    @cached_property
-    def seeding_names(self) -> list[str]:
-        """The names that seed the parameters, as the trial's hash needs them: two duplicates may differ in these."""
-        return [node.module for node in self.network.graph.nodes if not node.is_identity]
 
     def inactive_factors(self) -> frozenset[str]:
         """The factors whose level changes nothing here because what it changes is not in this variant."""
@@ -193,7 +188,7 @@ def trial_hash(variant: Variant, seed: int, content_hash: str, numerics: Mapping
 
     128 bits of SHA-256. Equal hashes mean equal results, bit for bit, on one kind of machine.
     """
-    return digest([variant.identity, variant.seeding_names, content_hash, seed, dict(numerics)])
+    return digest([variant.identity, variant.network.graph.seeding_names, content_hash, seed, dict(numerics)])
 
 
 def _read_ablation(tree: yamlfile.Mapping, collector: Collector) -> AblationSpec | None:

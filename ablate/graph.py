@@ -131,16 +131,26 @@ class Graph:
     def insertion_nodes(self, insertion: str) -> list[Node]:
         return [node for node in self.nodes if node.insertion == insertion]
 
-    @cached_property
+    @property
     def canonical(self) -> list[dict[str, Any]]:
         """The graph without names and without nodes that have no effect.
 
         Nodes are numbered as a walk from the output back, port by port, first completes them: equal lists
         mean equal networks, whatever the nodes are called and in whichever order they were written.
         """
+        return self._walked[0]
+
+    @property
+    def seeding_names(self) -> list[str]:
+        """The names that seed the parameters, in canonical order: two equal networks with equal names start equal."""
+        return self._walked[1]
+
+    @cached_property
+    def _walked(self) -> tuple[list[dict[str, Any]], list[str]]:
         numbers: dict[Value, int] = {INPUT: -1}
         modules: dict[str, int] = {}
         rows: list[dict[str, Any]] = []
+        names: list[str] = []
         stack: list[tuple[Value, bool]] = [(self.output, False)]
         while stack:
             value, sources_done = stack.pop()
@@ -155,6 +165,7 @@ class Graph:
                 numbers[value] = numbers[sources[0]]
             else:
                 numbers[value] = len(rows)
+                names.append(node.module)
                 rows.append(
                     {
                         "block": node.block.name,
@@ -165,7 +176,7 @@ class Graph:
                     }
                 )
         rows.append({"output": numbers[self.output], "input": self.input_shape})
-        return rows
+        return rows, names
 
     @cached_property
     def fingerprint(self) -> str:

@@ -664,7 +664,23 @@ def test_duplicates_may_differ_in_the_names_that_seed_them() -> None:
     plan = planned({"factors": {"at": by_path("network.insert.attention.at", "after stem", "before body")}})
     one, other = plan.variants
     assert one.identity == other.identity
-    assert one.seeding_names != other.seeding_names
+    assert one.network.graph.seeding_names != other.network.graph.seeding_names
+    assert hashed(one) != hashed(other)
+
+
+def test_swapping_the_names_of_two_equal_branches_is_another_trial_of_the_same_network() -> None:
+    # Each branch is seeded by its name, so the numbers that come out differ though the network is one.
+    def branches(first: str, second: str) -> Variant:
+        nodes = {
+            "left": {"block": "conv", "width": 7, "from": "input"},
+            "right": {"block": "conv", "width": 7, "from": "input"},
+            "mix": {"block": "concat", "from": [first, second]},
+            "head": {"block": "classifier"},
+        }
+        return as_written(load({"name": "study", "data": DATA, "train": TRAIN, "network": {"graph": nodes}}))
+
+    one, other = branches("left", "right"), branches("right", "left")
+    assert one.identity == other.identity
     assert hashed(one) != hashed(other)
 
 

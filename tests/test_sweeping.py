@@ -25,6 +25,7 @@ from ablate.errors import UserError
 from ablate.store import Study
 from ablate.train import Trial
 from tests.conftest import REPOSITORY
+from tests.faulty import Fatal
 
 Sweep = Callable[..., Study]
 
@@ -152,9 +153,10 @@ def test_duplicates_are_trained_once_and_share_their_trials(tiny: Path, tmp_path
     assert len(study.results()) == 4
 
 
-class Explosive(Block, name="explosive"):
+class Explosive(Block):
     """Raises in the second training step, and nowhere before."""
 
+    name = "explosive"
     calls = 0
 
     class Params(BlockParams): ...
@@ -205,6 +207,22 @@ def test_ray_and_local_give_equal_results_bit_for_bit(tiny: Path, tmp_path: Path
         mine, theirs = weights(here, key), weights(there, key)
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_trial_whose_worker_dies_is_repeated(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
+    marker = tmp_path / "marker"
+    patch = f"network.insert.attention: {{block: fatal, marker: {marker}, at: after stage1}}"
+    tiny.write_text(tiny.read_text().replace("network.insert.attention.block: se", patch))
+    log = Log()
+    with registered(Fatal):
+        study = sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1"], executor="ray", concurrent=2, progress=log)
+    assert marker.exists()
+    assert log.started_trials.count(("se", 0)) == 2
+    assert {result["status"] for result in study.results().values()} == {"finished"}
+    key = study.variants[1]["trials"]["0"]
+    assert [row["epoch"] for row in study.metrics(key)] == [1, 2]
 
 
 SWEEP = [sys.executable, "-m", "ablate", "sweep"]
