@@ -20,16 +20,12 @@ from ablate.collect import Collector, Orphan
 from ablate.dataset import DataSpec, shape_of
 from ablate.diagnose import shown
 from ablate.errors import Place, Problem, UserError, did_you_mean
+from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec
 from ablate.network import INSERTION_KEYS, NODE_KEYS, Network, check_parameters_used, read_network
 from ablate.spec import (
     MOST_SEEDS,
-    AblationSpec,
     Assignment,
-    ExecutionSpec,
-    PaperClaim,
-    ReportSpec,
     Spec,
-    TrainSpec,
     apply,
     level_path_problem,
     read_data,

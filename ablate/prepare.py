@@ -19,7 +19,7 @@ from ablate.dataset import DataSpec, ImageData
 from ablate.dataset import load as load_data
 from ablate.design import StudyPlan, Variant, root_is_trusted, trial_hash
 from ablate.errors import Problem, UserError
-from ablate.spec import ExecutionSpec
+from ablate.grammar import ExecutionSpec
 from ablate.store import Study, study_folder
 from ablate.train import Numerics, Trial, process_settings, time_steps
 

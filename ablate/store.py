@@ -13,14 +13,11 @@ so that damage is found and never read as a result. JSON is Python's dialect: a 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import io
 import json
 import os
 import re
-import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -29,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate import yamlfile
+from ablate.disk import append, is_leftover, locked, remove_leftovers, settled_checksum, write, write_json, writing
 from ablate.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -53,8 +51,6 @@ MAY_CHANGE = ("report", "paper", "ablation.seeds", "data.root", "data.download")
 _HASH = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _OUR_FILES = {SPEC, CERTIFICATES, ENVIRONMENT, TRIALS, EXPOSURES, INDEX, f"{INDEX}-wal", f"{INDEX}-shm", REPORT, LOCK}
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def study_folder(runs: Path, name: str) -> Path:
@@ -97,19 +93,19 @@ class Study:
         _check_variants(variants)
         if not _is_study(folder):
             _refuse_foreign(folder)
-        with _writing(folder):
+        with writing(folder):
             (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            _remove_leftovers(folder)
+        with locked(folder, LOCK):
+            remove_leftovers(folder)
             if _is_study(folder):
                 _refuse_later_format(folder)
                 old = _plain(yamlfile.load(folder / SPEC))
                 _refuse_another_spec(folder, old, spec)
                 _refuse_fewer_seeds(folder, old, spec)
-            _write_json(folder / ENVIRONMENT, {"format": FORMAT, "environment": environment})
-            _write_json(folder / CERTIFICATES, {"format": FORMAT, "variants": variants})
+            write_json(folder / ENVIRONMENT, {"format": FORMAT, "environment": environment})
+            write_json(folder / CERTIFICATES, {"format": FORMAT, "variants": variants})
             # Last, since it is what makes the folder a study.
-            _write(folder / SPEC, f"# ablate study, format {FORMAT}\n{yamlfile.dump(spec)}".encode())
+            write(folder / SPEC, f"# ablate study, format {FORMAT}\n{yamlfile.dump(spec)}".encode())
         return cls(folder, spec, variants, environment)
 
     @classmethod
@@ -131,7 +127,7 @@ class Study:
 
         The kernel gives the lock back when the process ends in whatever way, so that none is ever stale.
         """
-        with _locked(self.folder):
+        with locked(self.folder, LOCK):
             yield
 
     def trial_folder(self, hash: str) -> Path:
@@ -149,16 +145,16 @@ class Study:
         What an earlier attempt left behind is removed, its result first.
         """
         folder = self.trial_folder(trial["hash"])
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for name in (RESULT, METRICS, PREDICTIONS, CHECKPOINT):
                 (folder / name).unlink(missing_ok=True)
-        _remove_leftovers(folder)
-        _write_json(folder / TRIAL, trial)
+        remove_leftovers(folder)
+        write_json(folder / TRIAL, trial)
 
     def append_metrics(self, hash: str, row: Mapping[str, Any]) -> None:
         """One line for ``metrics.jsonl``: an epoch and what was measured in it."""
-        _append(self.trial_folder(hash) / METRICS, row)
+        append(self.trial_folder(hash) / METRICS, row)
 
     def save_predictions(self, hash: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Per-example arrays, by name: plain numbers only, never objects."""
@@ -168,11 +164,11 @@ class Study:
             raise ValueError("predictions are arrays of numbers; objects would have to be pickled")
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]  # its stub takes a name for a flag
-        _write(self.trial_folder(hash) / PREDICTIONS, buffer.getvalue())
+        write(self.trial_folder(hash) / PREDICTIONS, buffer.getvalue())
 
     def save_checkpoint(self, hash: str, content: bytes) -> None:
         """The weights, as a file that ``torch.load(weights_only=True)`` reads."""
-        _write(self.trial_folder(hash) / CHECKPOINT, content)
+        write(self.trial_folder(hash) / CHECKPOINT, content)
 
     def finish(self, hash: str, result: Mapping[str, Any]) -> None:
         """Write ``result.json``: last, atomically, with the checksums of the trial's other files.
@@ -182,10 +178,10 @@ class Study:
         if result.get("status") not in STATUSES:
             raise ValueError(f"status {result.get('status')!r} is none of {', '.join(STATUSES)}")
         folder = self.trial_folder(hash)
-        with _writing(folder):
-            files = {path.name: _settled_checksum(path) for path in _trial_files(folder)}
+        with writing(folder):
+            files = {path.name: settled_checksum(path) for path in _trial_files(folder)}
         record = _plain({**result, "trial": hash, "files": files})
-        _write_json(folder / RESULT, {**record, "checksum": _checksum(record)})
+        write_json(folder / RESULT, {**record, "checksum": _checksum(record)})
         self.damaged.pop(hash, None)
 
     def result(self, hash: str) -> dict[str, Any] | None:
@@ -238,12 +234,12 @@ class Study:
         paths = [folder / name for name in result["files"] if (folder / name).exists()]
         if not _owned(paths):
             return False
-        with _writing(target):
+        with writing(target):
             target.mkdir(parents=True, exist_ok=True)
             (target / RESULT).unlink(missing_ok=True)
             for path in paths:
-                _write(target / path.name, path.read_bytes())
-        if any(_settled_checksum(target / path.name) != result["files"][path.name] for path in paths):
+                write(target / path.name, path.read_bytes())
+        if any(settled_checksum(target / path.name) != result["files"][path.name] for path in paths):
             return False
         self.finish(hash, {key: value for key, value in result.items() if key != "files"})
         return True
@@ -255,7 +251,7 @@ class Study:
 
     def expose(self, **record: Any) -> None:
         """Put a reading of the test split on record: by, trial, variant, seed, epochs; ``time`` is now."""
-        _append(self.folder / EXPOSURES, {"time": datetime.now(UTC).isoformat(timespec="seconds"), **record})
+        append(self.folder / EXPOSURES, {"time": datetime.now(UTC).isoformat(timespec="seconds"), **record})
 
     def exposures(self) -> list[dict[str, Any]]:
         """Every reading on record, in order. A damaged line is left out and told in ``damaged``."""
@@ -270,15 +266,15 @@ class Study:
         if not _NAME.fullmatch(name):
             raise UserError(f"{name!r} cannot name a file of the report")
         path = self.folder / REPORT / name
-        with _writing(path.parent):
+        with writing(path.parent):
             path.parent.mkdir(exist_ok=True)
-        _write(path, text.encode())
+        write(path, text.encode())
         return path
 
     def index(self) -> Path:
         """Rebuild ``trials.sqlite`` from the folders, in one transaction; a damaged file is replaced."""
         path = self.folder / INDEX
-        with _writing(self.folder):
+        with writing(self.folder):
             try:
                 self._fill(path)
             except sqlite3.OperationalError as error:
@@ -377,7 +373,7 @@ def _refuse_foreign(folder: Path) -> None:
         return
     except OSError as error:
         raise UserError(f"cannot use {folder} for a study: {error.strerror}") from error
-    foreign = sorted(name for name in names if name not in _OUR_FILES and not _is_leftover(name))
+    foreign = sorted(name for name in names if name not in _OUR_FILES and not is_leftover(name))
     if foreign:
         raise UserError(
             Problem(f"{folder} is no study and not empty: it holds {foreign[0]!r}", hint="choose another --out")
@@ -503,142 +499,4 @@ def _checksum(record: dict[str, Any]) -> str:
 
 def _trial_files(folder: Path) -> list[Path]:
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
-    return [path for path in paths if path.name != RESULT and not _is_leftover(path.name)]
-
-
-def _settled_checksum(path: Path) -> str:
-    """The file's sha256, once the disk has it: a result must not outlive the files that it vouches for."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """What the disk refuses, said as something that a user can fix."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise UserError(
-                Problem(f"no space left for {folder}", hint="free some and run the command again")
-            ) from error
-        if error.errno in _DENIED:
-            raise UserError(f"{folder} cannot be written: {error.strerror}") from error
-        raise UserError(f"cannot write in {folder}: {error.strerror or error}") from error
-
-
-def _write_json(path: Path, data: Any) -> None:
-    _write(path, (json.dumps(data, indent=1) + "\n").encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data``, whole or not at all: a new file beside it, on the disk, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    with _writing(path.parent):
-        try:
-            _write_new(beside, data)
-            os.replace(beside, path)
-            _settle_folder(path.parent)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    try:
-        _write_all(file, data)
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _write_all(file: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-
-
-def _settle_folder(folder: Path) -> None:
-    """A rename is on the disk when its folder is."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _append(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a line, whole or not at all. A half line that a killed process left is ended first: it spoils no other."""
-    line = json.dumps(row).encode() + b"\n"
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    with _writing(path.parent):
-        file = os.open(path, flags, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            size = os.fstat(file).st_size
-            torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
-            try:
-                _write_all(file, b"\n" + line if torn else line)
-                os.fsync(file)
-                if size == 0:
-                    _settle_folder(path.parent)
-            except BaseException:
-                os.ftruncate(file, size)
-                raise
-        finally:
-            os.close(file)
-
-
-def _is_leftover(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".tmp")
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """What a killed process had begun to write and never renamed."""
-    with _writing(folder):
-        for path in folder.iterdir():
-            if _is_leftover(path.name):
-                path.unlink(missing_ok=True)
-
-
-_held: set[int] = set()
-
-
-def _forget_locks() -> None:
-    """A forked child shares its parent's locks, and would keep them when the parent is killed: it lets go of them."""
-    for file in _held:
-        os.close(file)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_forget_locks)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    owner = os.getpid()
-    with _writing(folder):
-        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    _held.add(file)
-    try:
-        _take(file, folder)
-        yield
-    finally:
-        if os.getpid() == owner:  # in a forked child the number may be another file's by now
-            _held.discard(file)
-            os.close(file)
-
-
-def _take(file: int, folder: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(file, 200, 0).decode(errors="replace").strip() or "another process"
-        raise UserError(
-            Problem(f"{folder} is in use by {holder}", hint="wait for it, end it, or choose another --out")
-        ) from None
-    with _writing(folder):
-        os.ftruncate(file, 0)
-        _write_all(file, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+    return [path for path in paths if path.name != RESULT and not is_leftover(path.name)]

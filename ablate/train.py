@@ -24,8 +24,8 @@ from torch.optim import lr_scheduler, swa_utils
 from ablate.batches import Batches, evaluation_batches
 from ablate.builder import build, seed_noise
 from ablate.dataset import ImageData, Split
+from ablate.grammar import Adam, AdamW, Constant, Cosine, EarlyStopping, MultiStep, OneCycle, Sgd, TrainSpec
 from ablate.graph import Graph
-from ablate.spec import Adam, AdamW, Constant, Cosine, EarlyStopping, MultiStep, OneCycle, Sgd, TrainSpec
 
 EVALUATION_BATCH = 512
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -24,8 +24,8 @@ from ablate.builder import build, seed_noise
 from ablate.collect import Collector
 from ablate.dataset import DataSpec, ImageData, Split
 from ablate.dataset import load as load_data
+from ablate.grammar import EarlyStopping, TrainSpec
 from ablate.network import read_network
-from ablate.spec import EarlyStopping, TrainSpec
 from ablate.train import Numerics, Outcome, Stopping, Trial, epochs, first_batches, time_steps, train
 
 STEM = {"block": "conv_bn_act", "width": 7, "kernel": 3}

@@ -1,0 +1,166 @@
+"""Files that are written whole or not at all, appended to by the line, and locked.
+
+What the disk refuses (full, read-only) is a ``UserError`` that names the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ablate.errors import Problem, UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def settled_checksum(path: Path) -> str:
+    """The file's sha256, once the disk has it: a result must not outlive the files that it vouches for."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What the disk refuses, said as something that a user can fix."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise UserError(
+                Problem(f"no space left for {folder}", hint="free some and run the command again")
+            ) from error
+        if error.errno in _DENIED:
+            raise UserError(f"{folder} cannot be written: {error.strerror}") from error
+        raise UserError(f"cannot write in {folder}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Replace ``path`` by JSON, whole or not at all."""
+    write(path, (json.dumps(data, indent=1) + "\n").encode())
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data``, whole or not at all: a new file beside it, on the disk, then renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    with writing(path.parent):
+        try:
+            _write_new(beside, data)
+            os.replace(beside, path)
+            _settle_folder(path.parent)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        _write_all(file, data)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def _settle_folder(folder: Path) -> None:
+    """A rename is on the disk when its folder is."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a line, whole or not at all. A half line that a killed process left is ended first: it spoils no other."""
+    line = json.dumps(row).encode() + b"\n"
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with writing(path.parent):
+        file = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = os.fstat(file).st_size
+            torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+            try:
+                _write_all(file, b"\n" + line if torn else line)
+                os.fsync(file)
+                if size == 0:
+                    _settle_folder(path.parent)
+            except BaseException:
+                os.ftruncate(file, size)
+                raise
+        finally:
+            os.close(file)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file is one that was to be renamed and never was."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """What a killed process had begun to write and never renamed."""
+    with writing(folder):
+        for path in folder.iterdir():
+            if is_leftover(path.name):
+                path.unlink(missing_ok=True)
+
+
+_held: set[int] = set()
+
+
+def _forget_locks() -> None:
+    """A forked child shares its parent's locks, and would keep them when the parent is killed: it lets go of them."""
+    for file in _held:
+        os.close(file)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """The sole right to ``folder``, by a lock on the file ``name`` in it; ``UserError`` names who has it.
+
+    The kernel gives the lock back when the process ends in whatever way, so that none is ever stale.
+    """
+    owner = os.getpid()
+    with writing(folder):
+        file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    _held.add(file)
+    try:
+        _take(file, folder)
+        yield
+    finally:
+        if os.getpid() == owner:  # in a forked child the number may be another file's by now
+            _held.discard(file)
+            os.close(file)
+
+
+def _take(file: int, folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(file, 200, 0).decode(errors="replace").strip() or "another process"
+        raise UserError(
+            Problem(f"{folder} is in use by {holder}", hint="wait for it, end it, or choose another --out")
+        ) from None
+    with writing(folder):
+        os.ftruncate(file, 0)
+        _write_all(file, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
