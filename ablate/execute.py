@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Generator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -17,19 +17,26 @@ from ablate.store import Study
 from ablate.train import Outcome, Row, Trial, epochs, process_settings
 
 
-class Progress(Protocol):
-    """Who is told how the sweep goes: a live table, plain lines, or nobody."""
+class Progress:
+    """Who is told how a sweep goes: a live table, plain lines; this one tells nobody."""
 
-    def begin(self, trials: list[Trial], finished: int) -> None: ...
-    def started(self, trial: Trial) -> None: ...
-    def epoch(self, trial: Trial, row: Row) -> None: ...
-    def ended(self, trial: Trial, result: dict[str, Any]) -> None: ...
-    def lost(self, trial: Trial, reason: str) -> None: ...
-    def end(self) -> None: ...
+    def begin(self, trials: list[Trial], finished: int) -> None:
+        """The sweep starts; so many of the trials were finished before."""
 
+    def started(self, trial: Trial) -> None:
+        """A trial starts, or starts again after its worker died."""
 
-class Silent(Progress):
-    """Tells nobody."""
+    def epoch(self, trial: Trial, row: Row) -> None:
+        """A trial has finished an epoch."""
+
+    def ended(self, trial: Trial, result: dict[str, Any]) -> None:
+        """A trial has its result."""
+
+    def lost(self, trial: Trial, reason: str) -> None:
+        """A trial ended without a result."""
+
+    def end(self) -> None:
+        """The sweep is over, in whatever way."""
 
 
 def run_trial(study: Study, trial: Trial, data: ImageData) -> Generator[Row, None, dict[str, Any]]:

@@ -115,7 +115,7 @@ def outcome_text(result: dict[str, Any]) -> str:
     return ", ".join([*shown, f"{result['images_per_second']:.0f} images/s", duration(result["seconds"])])
 
 
-class Plain:
+class Plain(Progress):
     """A line when a trial starts, and one when it ends."""
 
     def __init__(self, stream: IO[str] | None = None) -> None:
@@ -145,10 +145,8 @@ class Plain:
         self.tally.lost(trial)
         self._say(f"lost      {clean(trial.variant)}, seed {trial.seed}: {reason}")
 
-    def end(self) -> None: ...
 
-
-class Display:
+class Display(Progress):
     """A table of what runs, redrawn in place."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -203,7 +201,5 @@ class Display:
 def chosen_display(quiet: bool = False) -> Progress:
     """A live table where stderr is a terminal, plain lines elsewhere, nothing when asked to be quiet."""
     if quiet:
-        from ablate.execute import Silent
-
-        return Silent()
+        return Progress()
     return Display() if sys.stderr.isatty() else Plain()

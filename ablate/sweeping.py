@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ablate.execute import Progress, Silent, run_here
+from ablate.execute import Progress, run_here
 from ablate.prepare import Prepared, create_study
 from ablate.store import Study
 
@@ -25,7 +25,7 @@ def sweep(
 ) -> Study:
     """Train every trial that the study lacks. Finished trials are kept whatever happens to this process."""
     study = create_study(prepared, folder)
-    told = progress or Silent()
+    told = progress or Progress()
     with study.hold():
         done = study.results()
         missing = [trial for trial in prepared.trials if trial.hash not in done]
