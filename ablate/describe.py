@@ -69,6 +69,8 @@ def plan(prepared: Prepared, seconds: Mapping[str, float] | None = None, concurr
         Column("nodes +/−/≠", "", "right"),
         Column("trials", "", "right", "number"),
         Column("time a trial", "", "right"),
+        Column("gradients", "", "right"),
+        Column("shared equal", "", "right"),
         Column("certificate"),
     )
     rows = tuple(_plan_row(prepared, variant, seconds or {}) for variant in prepared.plan.variants)
@@ -95,8 +97,19 @@ def _plan_row(prepared: Prepared, variant: Variant, seconds: Mapping[str, float]
         _text(counted),
         _number(own_trials),
         _text(duration(seconds[variant.name]) if variant.name in seconds else ""),
+        _text(_gradients(certificate)),
+        _text(f"{certificate.shared['equal']}/{certificate.shared['shared']}" if certificate.shared else ""),
         _verdict(certificate, variant),
     )
+
+
+def _gradients(certificate: Certificate) -> str:
+    """Parameters with a gradient, of how many that can have one."""
+    found = certificate.passes.get("gradients")
+    if found is None:
+        return ""
+    exempt = len(found["invariant"]) + len(found["cancelled_by_batch_norm"])
+    return f"{found['with_gradient']}/{found['parameters'] - exempt}"
 
 
 def _is_baseline(prepared: Prepared, variant: Variant) -> bool:
@@ -134,6 +147,10 @@ def _plan_notes(prepared: Prepared, seconds: Mapping[str, float] | None, concurr
     protocols = {tuple(certificate.protocol) for certificate in prepared.certificates.values()}
     if len(protocols) > 1:
         notes += [f"{name}: {' '.join(certificate.protocol)}" for name, certificate in prepared.certificates.items()]
+    notes.append(
+        "nodes +/−/≠: added, removed, changed against the baseline. gradients: trainable parameters that receive one, "
+        "with all parameters random. shared equal: parameters and buffers that start bit-equal to the baseline's."
+    )
     notes.append(_power(prepared))
     if seconds is not None:
         total = sum(value * len(prepared.plan.seeds) for value in seconds.values())

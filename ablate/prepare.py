@@ -22,6 +22,7 @@ from ablate.errors import Problem, UserError
 from ablate.grammar import ExecutionSpec
 from ablate.store import Study, study_folder
 from ablate.train import Numerics, Trial, process_settings, time_steps
+from ablate.yamlfile import place_of
 
 PACKAGES = ("ablate-harness", "torch", "torchvision", "ray", "numpy", "pydantic", "fvcore")
 
@@ -65,6 +66,7 @@ def resolve_numerics(execution: ExecutionSpec) -> Numerics:
 def prepare(plan: StudyPlan, on_variant: Callable[[str], None] = lambda name: None) -> Prepared:
     """Load the data and certify every variant. ``UserError`` where the data can't be loaded."""
     numerics = resolve_numerics(plan.execution)
+    _check_frozen(plan, numerics)
     data: dict[str, ImageData] = {}
     trusted = root_is_trusted(plan.spec)
 
@@ -83,6 +85,27 @@ def prepare(plan: StudyPlan, on_variant: Callable[[str], None] = lambda name: No
     prepared = Prepared(plan, numerics, data, certificates, [])
     _list_trials(prepared, data_of)
     return prepared
+
+
+def _check_frozen(plan: StudyPlan, numerics: Numerics) -> None:
+    """A study's own ``spec.yaml`` states the numerics that its trials were computed with; others would not compare."""
+    frozen = plan.tree.get("numerics")
+    if frozen is None:
+        return
+    here = numerics.as_dict()
+    keys = dict.fromkeys([*frozen, *here])
+    found = [
+        Problem(
+            f"the spec was frozen with {frozen.get(key)!r}, and here it is {here.get(key)!r}",
+            f"numerics.{key}",
+            place_of(plan.tree, ("numerics", key), key=False),
+            "without numerics: it is resolved anew",
+        )
+        for key in keys
+        if frozen.get(key) != here.get(key)
+    ]
+    if found:
+        raise UserError(found)
 
 
 def _list_trials(prepared: Prepared, data_of: Callable[[DataSpec], ImageData]) -> None:

@@ -36,8 +36,8 @@ from ablate.grammar import (
 
 MOST_EXTENDS = 10
 MOST_SEEDS = 1_000
-MAPPINGS = ("network", "data", "train", "ablation", "report", "execution")
-SECTIONS = ("name", "extends", "network", "data", "train", "ablation", "report", "paper", "execution")
+MAPPINGS = ("network", "data", "train", "ablation", "report", "execution", "numerics")
+SECTIONS = ("name", "extends", "network", "data", "train", "ablation", "report", "paper", "execution", "numerics")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import ablate
 from ablate import block as block_module
 from ablate.block import Block, BlockParams, Shape
 from ablate.errors import UserError
@@ -293,8 +294,9 @@ def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny: Path, tmp_path: 
 def test_the_resolved_spec_in_the_folder_gives_the_same_study(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
     study = sweep_spec(tiny, tmp_path / "s", ["train.epochs=1", "ablation.seeds=1"], executor="local")
     stored = json.loads(json.dumps(study.spec))
-    assert stored.pop("numerics")["threads"] == 1
-    import ablate
-
+    assert stored["numerics"]["threads"] == 1
     again = ablate.sweep(ablate.load(stored), folder=tmp_path / "again", executor="local")
     assert again.results().keys() == study.results().keys()
+    stored["numerics"]["torch"] = "1.13.1"
+    with pytest.raises(UserError, match=r"numerics\.torch: the spec was frozen with '1\.13\.1', and here it is"):
+        ablate.sweep(ablate.load(stored), folder=tmp_path / "again", executor="local")
