@@ -117,14 +117,24 @@ class Recorder(tune.Callback):
     ) -> None:
         ours = self._ours(trial)
         if "result" in result:
-            record(self.study, ours, result["result"])
-            self.open.discard(ours.hash)
-            self.progress.ended(ours, result["result"])
+            self._record(ours, result["result"])
         elif "refused" in result:
-            self.refused += result["refused"]
-            self.progress.lost(ours, str(UserError(result["refused"])))
+            self._refuse(ours, result["refused"])
         elif "row" in result:
             self.progress.epoch(ours, result["row"])
+
+    def _record(self, trial: Trial, result: dict[str, Any]) -> None:
+        try:
+            record(self.study, trial, result)
+        except UserError as error:  # what leaves a callback ends Tune with a message of its own
+            self._refuse(trial, error.problems)
+        else:
+            self.open.discard(trial.hash)
+            self.progress.ended(trial, result)
+
+    def _refuse(self, trial: Trial, problems: list[Problem]) -> None:
+        self.refused += problems
+        self.progress.lost(trial, str(UserError(problems)))
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self.open.discard(self._ours(trial).hash)
