@@ -40,5 +40,5 @@ def sweep(
                     run_here(missing, prepared, study, told)
         finally:
             told.end()
-            study.index()
+        study.index()
     return study
