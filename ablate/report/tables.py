@@ -32,7 +32,7 @@ METRICS = (
     "test.error",
 )
 INACTIVE = "—"
-ONE_SEED = "one seed: no interval"
+ONE_SEED = "1 seed"
 
 Align = Literal["left", "right"]
 Kind = Literal["text", "number", "estimate"]

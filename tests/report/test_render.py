@@ -33,7 +33,7 @@ TABLE = Table(
         (
             Cell("within_block", note="= none"),
             Cell("9,973", 9973),
-            Cell("−0.25 (one seed: no interval)", -0.25, None, 1),
+            Cell("−0.25 (1 seed)", -0.25, None, 1),
             Cell("1 of 2; 1 crashed", note="seed 1: OSError: 100% full"),
         ),
         (Cell("later", note="= none"), Cell(), Cell(), Cell("0 of 1; 1 missing")),
@@ -46,13 +46,13 @@ TABLE = Table(
 def test_the_terminal_gets_aligned_columns() -> None:
     assert render(TABLE, "terminal") == (
         "placement\n"
-        f"{'─' * 79}\n"
-        "variant            params               val.accuracy (%)  trials\n"
-        f"{'─' * 79}\n"
-        "none              269,722             97.31 ± 0.42 (n=3)  3 of 3\n"
-        "within_block [a]    9,973  −0.25 (one seed: no interval)  1 of 2; 1 crashed [b]\n"
-        "later [a]                                                 0 of 1; 1 missing\n"
-        f"{'─' * 79}\n"
+        f"{'─' * 68}\n"
+        "variant            params    val.accuracy (%)  trials\n"
+        f"{'─' * 68}\n"
+        "none              269,722  97.31 ± 0.42 (n=3)  3 of 3\n"
+        "within_block [a]    9,973      −0.25 (1 seed)  1 of 2; 1 crashed [b]\n"
+        "later [a]                                      0 of 1; 1 missing\n"
+        f"{'─' * 68}\n"
         "mnist5k. 5 epochs.\n"
         "[a] = none\n"
         "[b] seed 1: OSError: 100% full\n"
@@ -67,7 +67,7 @@ def test_markdown_is_a_pipe_table() -> None:
         "| variant | params | val.accuracy (%) | trials |\n"
         "| --- | ---: | ---: | --- |\n"
         "| none | 269,722 | 97.31 ± 0.42 (n=3) | 3 of 3 |\n"
-        "| within_block<sup>a</sup> | 9,973 | −0.25 (one seed: no interval) | 1 of 2; 1 crashed<sup>b</sup> |\n"
+        "| within_block<sup>a</sup> | 9,973 | −0.25 (1 seed) | 1 of 2; 1 crashed<sup>b</sup> |\n"
         "| later<sup>a</sup> |  |  | 0 of 1; 1 missing |\n"
         "\n"
         "mnist5k. 5 epochs.\n"
@@ -89,7 +89,7 @@ def test_latex_is_a_booktabs_table() -> None:
         "variant & params & val.accuracy (\\%) & trials \\\\\n"
         "\\midrule\n"
         "none & 269,722 & 97.31 $\\pm$ 0.42 (n=3) & 3 of 3 \\\\\n"
-        "within\\_block\\textsuperscript{a} & 9,973 & $-$0.25 (one seed: no interval)"
+        "within\\_block\\textsuperscript{a} & 9,973 & $-$0.25 (1 seed)"
         " & 1 of 2; 1 crashed\\textsuperscript{b} \\\\\n"
         "later\\textsuperscript{a} &  &  & 0 of 1; 1 missing \\\\\n"
         "\\bottomrule\n"

@@ -111,8 +111,8 @@ def test_a_row_per_variant_with_costs_means_and_paired_differences(make: Make) -
 
 def test_one_seed_has_no_interval_and_says_so(make: Make) -> None:
     table = ablation_table(make({"none": [97.0], "every_block": [97.5]}))
-    assert texts(table, "val.accuracy") == ["97.00 (one seed: no interval)", "97.50 (one seed: no interval)"]
-    assert texts(table, "Δ val.accuracy to none")[1] == "+0.50 (one seed: no interval)"
+    assert texts(table, "val.accuracy") == ["97.00 (1 seed)", "97.50 (1 seed)"]
+    assert texts(table, "Δ val.accuracy to none")[1] == "+0.50 (1 seed)"
     assert all(cell.interval is None for row in table.rows for cell in row)
 
 
@@ -146,7 +146,7 @@ def test_a_failed_trial_is_counted_and_its_error_noted(make: Make) -> None:
     table = ablation_table(make({"none": [97.0, 96.0, 98.0], "every_block": [97.5, "diverged", "crashed"]}))
     assert texts(table, "trials")[1] == "1 of 3; 1 diverged; 1 crashed"
     assert table.column("trials")[1].note == "seed 2: RuntimeError: boom"
-    assert texts(table, "val.accuracy")[1] == "97.50 (one seed: no interval)"
+    assert texts(table, "val.accuracy")[1] == "97.50 (1 seed)"
 
 
 def test_a_variant_none_of_whose_trials_finished_has_no_number(make: Make) -> None:
