@@ -23,12 +23,12 @@ def build(graph: Graph, *, seed: int = 0, recipe: str = "kaiming_fan_out") -> fx
     Parameter names are ``stage1.0.conv1.weight``. The global random state is left as it was.
     """
     root = nn.Module()
-    for node in graph.nodes:
+    for node in graph.in_execution_order:
         if node.module == node.name:
             _attach(root, node.name, _module(node, seed, recipe))
     lowered = fx.Graph()
     values = {INPUT: lowered.placeholder(INPUT)}
-    for node in graph.nodes:
+    for node in graph.in_execution_order:
         values[node.name] = lowered.call_module(node.module, tuple(values[source] for source in node.inputs))
     lowered.output(values[graph.output])
     network = fx.GraphModule(root, lowered, class_name="Network")

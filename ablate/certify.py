@@ -290,7 +290,7 @@ class _Watch:
     def __init__(self, graph: Graph, x: Tensor) -> None:
         self.graph = graph
         self.waiting: dict[str, list[Node]] = {}
-        for node in graph.nodes:
+        for node in graph.in_execution_order:
             self.waiting.setdefault(node.module, []).append(node)
         self.values: dict[Value, Tensor] = {INPUT: x}
         self.calls: Counter[str] = Counter()

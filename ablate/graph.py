@@ -179,6 +179,26 @@ class Graph:
         return rows, names
 
     @cached_property
+    def in_execution_order(self) -> tuple[Node, ...]:
+        """Every node, each after what it reads, in an order that does not depend on the order of writing.
+
+        The order of calls decides in which order gradients are added up, and so their last bits: what has one
+        identity must have one order.
+        """
+        done: dict[Value, None] = {INPUT: None}
+        stack = [(value, False) for value in [*(node.name for node in reversed(self.nodes)), self.output]]
+        while stack:
+            value, sources_done = stack.pop()
+            if value in done:
+                continue
+            if sources_done:
+                done[value] = None
+            else:
+                stack.append((value, True))
+                stack.extend((source, False) for source in reversed(self.by_name[value].inputs))
+        return tuple(self.by_name[value] for value in done if value != INPUT)
+
+    @cached_property
     def fingerprint(self) -> str:
         """128 bits of SHA-256 over the canonical graph."""
         text = json.dumps(self.canonical, sort_keys=True, separators=(",", ":"))

@@ -60,7 +60,8 @@ def resolve_numerics(execution: ExecutionSpec) -> Numerics:
         raise UserError(Problem("no CUDA device here", "execution.device", hint="device: auto, or cpu"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Numerics(execution.threads, execution.channels_last, device)
+    name = torch.cuda.get_device_name() if device == "cuda" else ""
+    return Numerics(execution.threads, execution.channels_last, device, name)
 
 
 def prepare(plan: StudyPlan, on_variant: Callable[[str], None] = lambda name: None) -> Prepared:
@@ -110,13 +111,16 @@ def _check_frozen(plan: StudyPlan, numerics: Numerics) -> None:
 
 def _list_trials(prepared: Prepared, data_of: Callable[[DataSpec], ImageData]) -> None:
     plan, numerics = prepared.plan, prepared.numerics
+    listed: set[str] = set()
     for seed in plan.seeds:
         for variant in plan.variants:
             original = plan.variant(variant.duplicate_of) if variant.duplicate_of else variant
             content = data_of(original.data).content_hash
             key = trial_hash(original, seed, content, numerics.as_dict())
             prepared.hashes.setdefault(variant.name, {})[seed] = key
-            if original is variant:
+            # Two variants may differ in where their data lie and not in what lies there.
+            if original is variant and key not in listed:
+                listed.add(key)
                 prepared.trials.append(_trial(variant, seed, key, numerics))
 
 

@@ -26,6 +26,7 @@ from ablate.builder import build, seed_noise
 from ablate.dataset import ImageData, Split
 from ablate.grammar import Adam, AdamW, Constant, Cosine, EarlyStopping, MultiStep, OneCycle, Sgd, TrainSpec
 from ablate.graph import Graph
+from ablate.streams import stream_seed
 
 EVALUATION_BATCH = 512
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,6 +39,8 @@ class Numerics:
     threads: int = 1
     channels_last: bool = True
     device: str = "cpu"
+    device_name: str = ""
+    """Of a CUDA device: another model rounds otherwise."""
     flush_denormal: bool = True
     torch: str = torch.__version__
 
@@ -102,7 +105,8 @@ def process_settings(numerics: Numerics) -> Iterator[None]:
     kept = (cudnn.deterministic, cudnn.benchmark, cuda.matmul.allow_tf32, cudnn.allow_tf32)
     set_process(numerics)
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         torch.set_flush_denormal(flushed)
         torch.set_num_threads(threads)
@@ -203,6 +207,8 @@ class _Run:
         count = 0
         for x, y in self.batches.epoch(index):
             seed_noise(self.network, self.trial.seed, self.step)
+            # For what draws from torch's own stream (a third party's dropout): never what an earlier trial left there.
+            torch.manual_seed(stream_seed(self.trial.seed, "global", self.step))
             x = x.to(memory_format=self.layout)
             with self._autocast():
                 scores = self.network(x)
@@ -294,7 +300,7 @@ class Stopping:
     def done(self, row: Mapping[str, float]) -> bool:
         value = self.sign * row[self.spec.monitor]
         margin = self.spec.threshold * (abs(self.best) if self.spec.mode == "relative" else 1.0)
-        if math.isinf(self.best) or value < self.best - margin:
+        if math.isfinite(value) and (math.isinf(self.best) or value < self.best - margin):
             self.best, self.waited = value, 0
         else:
             self.waited += 1
@@ -331,14 +337,13 @@ def make_schedule(
 
 
 def _one_cycle(optimizer: torch.optim.Optimizer, peak: float, steps: int, spec: OneCycle) -> lr_scheduler.LRScheduler:
-    # The momentum stays what the spec says: torch would cycle it too, between 0.85 and 0.95. The scheduler is stepped
-    # once more after the last update, so it has one step to spare.
+    # The momentum stays what the spec says: torch would cycle it too, between 0.85 and 0.95.
     # torch divides by warmup × steps - 1: at exactly 0 it needs a nudge.
-    warmup = spec.warmup if spec.warmup * (steps + 1) != 1 else spec.warmup * (1 + 1e-9)
+    warmup = spec.warmup if spec.warmup * steps != 1 else spec.warmup * (1 + 1e-9)
     return lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=peak,
-        total_steps=steps + 1,
+        total_steps=steps,
         pct_start=warmup,
         div_factor=spec.start_factor,
         final_div_factor=spec.final_factor,

@@ -316,3 +316,18 @@ def test_a_digest_is_given_for_every_parameter_and_buffer() -> None:
     network.train()(images())
     changed = {name for name, digest in parameter_digests(network).items() if digest != before[name]}
     assert changed == {name for name in before if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+
+
+def test_the_order_of_writing_changes_no_bit_of_the_gradients() -> None:
+    # Three branches read one value: autograd adds their gradients up in the order of the calls.
+    def gradient(*order: str) -> torch.Tensor:
+        branches = "".join(f"  {name}: {{block: conv, width: 7, from: stem}}\n" for name in order)
+        head = "  mix: {block: add, from: [a, b, c]}\n  head: {block: classifier}\n"
+        graph = networks.graph(f"graph:\n  stem: {{block: conv, width: 7}}\n{branches}{head}")
+        network = build(graph, seed=5)
+        network(images()).square().sum().backward()
+        found = network.get_parameter("stem.weight").grad
+        assert found is not None
+        return found
+
+    assert torch.equal(gradient("a", "b", "c"), gradient("b", "c", "a"))

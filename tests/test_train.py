@@ -230,8 +230,8 @@ def one_cycle(step: int, epoch: int, steps: int) -> float:
         return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
     first, last = 0.05 / 20, 0.05 / 20 / 100
-    top = 0.4 * (steps + 1) - 1
-    return anneal(first, 0.05, step / top) if step <= top else anneal(0.05, last, (step - top) / (steps - top))
+    top = 0.4 * steps - 1
+    return anneal(first, 0.05, step / top) if step <= top else anneal(0.05, last, (step - top) / (steps - 1 - top))
 
 
 SCHEDULES: dict[str, tuple[dict[str, Any], Rate]] = {
@@ -257,7 +257,7 @@ def test_a_milestone_is_counted_in_epochs_and_shown_in_the_rows() -> None:
     assert [row["lr"] for row in rows] == pytest.approx([0.05, 0.05, 0.005])
 
 
-@pytest.mark.parametrize(("warmup", "epoch_count", "size"), [(0.5, 1, 5), (0.25, 1, 15), (1 / 3, 1, 10), (0.3, 1, 3)])
+@pytest.mark.parametrize(("warmup", "epoch_count", "size"), [(0.5, 1, 8), (0.25, 1, 15), (1 / 3, 1, 10), (0.3, 1, 3)])
 def test_one_cycle_runs_however_few_steps_there_are(warmup: float, epoch_count: int, size: int) -> None:
     of = trial(schedule={"name": "one_cycle", "warmup": warmup}, epochs=epoch_count)
     assert finished(of, arrays(size, None))[0].result["status"] == "finished"
