@@ -13,6 +13,8 @@ import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -28,7 +30,21 @@ Value = str
 Stream = Callable[[str], torch.Generator]
 """A parameter's name within its block → the generator that initialises it."""
 
-INIT_RECIPES = ("kaiming_fan_out", "kaiming_fan_in", "torch_default")
+INIT_RECIPES = ("kaiming_fan_out", "kaiming_fan_in", "torch_default", "trunc_normal")
+TRUNC_NORMAL_STD = 0.02
+"""The standard deviation of the recipe ``trunc_normal``, as in ViT and ConvNeXt."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How one node's parameters start in the place of the network's recipe: weights by ``kind``, biases at 0.
+
+    ``kind`` is ``constant`` or, with ``value`` as the standard deviation, ``normal`` or ``truncated_normal``; or a
+    recipe.
+    """
+
+    kind: str
+    value: float = 0.0
 
 
 class BlockParams(BaseModel):
@@ -158,10 +174,10 @@ def registry() -> dict[str, BlockType]:
 
 def find(name: str) -> BlockType:
     """The block of that name; ``KeyError`` with a hint where there is none."""
-    known = registry()
-    if name not in known:
-        raise KeyError(did_you_mean(name, known))
-    return known[name]
+    _load_builtin_blocks()
+    if name not in _registry:
+        raise KeyError(did_you_mean(name, _registry))
+    return _registry[name]
 
 
 def port_names(block: BlockType, count: int) -> tuple[str, ...]:
@@ -178,11 +194,17 @@ def port_names(block: BlockType, count: int) -> tuple[str, ...]:
 def init_weights(module: nn.Conv2d | nn.Linear, prefix: str, stream: Stream, recipe: str) -> None:
     """Weights by ``recipe``; biases uniform in ±1/sqrt(fan_in), as torch has it.
 
-    ``kaiming_*`` is He et al., 2015 (arXiv:1502.01852), normal, with the gain of ReLU.
+    ``kaiming_*`` is He et al., 2015 (arXiv:1502.01852), normal, with the gain of ReLU. ``trunc_normal`` has
+    standard deviation 0.02, cut at two of them, and biases of 0.
     """
     if module.weight.numel() == 0:
         return
     generator = stream(f"{prefix}weight")
+    if recipe == "trunc_normal":
+        truncated_normal(module.weight, TRUNC_NORMAL_STD, generator)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+        return
     if recipe == "torch_default":
         nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
     else:
@@ -194,6 +216,27 @@ def init_weights(module: nn.Conv2d | nn.Linear, prefix: str, stream: Stream, rec
         nn.init.uniform_(module.bias, -bound, bound, generator=stream(f"{prefix}bias"))
 
 
+def truncated_normal(tensor: torch.Tensor, std: float, generator: torch.Generator) -> None:
+    """In place: normal, cut at two standard deviations on either side."""
+    nn.init.trunc_normal_(tensor, std=std, a=-2 * std, b=2 * std, generator=generator)
+
+
+def start_parameters(module: nn.Module, start: Start, stream: Stream) -> None:
+    """Give the module's weights and biases the values that ``start`` states (and not a recipe)."""
+    for name, parameter in module.named_parameters():
+        last = name.rpartition(".")[2]
+        if last.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif last.endswith("weight"):
+            if start.kind == "constant":
+                nn.init.constant_(parameter, start.value)
+            elif start.kind == "normal":
+                nn.init.normal_(parameter, std=start.value, generator=stream(name))
+            else:
+                truncated_normal(parameter, start.value, stream(name))
+
+
+@cache
 def _load_builtin_blocks() -> None:
     package = importlib.import_module("ablate.blocks")
     for module in pkgutil.walk_packages(package.__path__, "ablate.blocks."):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx, nn
 
-from ablate.block import Block
+from ablate.block import INIT_RECIPES, Block, start_parameters
 from ablate.graph import INPUT, Graph, Node
 from ablate.streams import generator, stream_seed
 
@@ -41,8 +41,15 @@ def _module(node: Node, seed: int, recipe: str) -> Block:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "construct", node.name))
         module = node.block(node.params, *node.shapes)
+
+    def stream(name: str) -> torch.Generator:
+        return generator(seed, "init", f"{node.name}.{name}")
+
+    start = node.start
     with torch.no_grad():
-        module.init(lambda name: generator(seed, "init", f"{node.name}.{name}"), recipe)
+        module.init(stream, start.kind if start and start.kind in INIT_RECIPES else recipe)
+        if start and start.kind not in INIT_RECIPES:
+            start_parameters(module, start, stream)
     return module
 
 

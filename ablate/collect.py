@@ -45,7 +45,9 @@ class Collector:
         values_at = getattr(mapping, "values_at", {})
         if key not in values_at or selector not in values_at or values_at[key].layer == values_at[selector].layer:
             return False
-        self.orphans.append(Orphan(dotted(path), mapping[key], values_at[key].layer))
+        orphan = Orphan(dotted(path), mapping[key], values_at[key].layer)
+        if orphan not in self.orphans:
+            self.orphans.append(orphan)
         return True
 
     def extend(self, problems: Iterable[Problem]) -> None:

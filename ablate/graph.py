@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import fx, nn
 
-from ablate.block import Block, BlockParams, BlockType, Composite, Shape, Value, find, port_names
+from ablate.block import Block, BlockParams, BlockType, Composite, Shape, Start, Value, find, port_names
 
 INPUT: Value = "input"
 OUTPUT = "output"
@@ -28,6 +28,26 @@ MOST_VALUES = 2**31
 
 class GraphError(ValueError):
     """An impossible node; the sentence names it and the shapes that meet there."""
+
+
+class Reported(GraphError):
+    """An impossible node of which a collector knows already, with its place in the spec."""
+
+
+Edit = Callable[[str, BlockType, BlockParams, Mapping[str, int]], BlockParams]
+"""What a spec changes about a node before it is placed: (name, block, parameters, repeats so far) → parameters."""
+
+
+def unedited(name: str, block: BlockType, params: BlockParams, repeats: Mapping[str, int]) -> BlockParams:
+    return params
+
+
+@dataclass(frozen=True)
+class Call:
+    """A composite that was placed, or a node that was repeated: what a scope was made by."""
+
+    block: BlockType
+    params: BlockParams
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,8 @@ class Node:
     """The insertion that added the node, if one did."""
     module: str = ""
     """The module that the node calls, and so the name that seeds its parameters. Two nodes may call one module."""
+    start: Start | None = None
+    """How its parameters start, if otherwise than the network's recipe says."""
 
     def __post_init__(self) -> None:
         if not self.module:
@@ -66,7 +88,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in topological order. ``scopes`` maps each scope to the value that is its output."""
+    """Nodes in topological order. ``scopes`` maps each scope to the value that is its output.
+
+    ``calls`` says what the scopes of composites and of repeats were made by.
+    """
 
     input_shape: Shape
     classes: int
@@ -74,6 +99,7 @@ class Graph:
     output: Value
     scopes: Mapping[str, Value] = field(default_factory=dict)
     repeats: Mapping[str, int] = field(default_factory=dict)
+    calls: Mapping[str, Call] = field(default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -128,6 +154,11 @@ class Graph:
                 found.setdefault(".".join(parts[:depth]), []).append(node)
         return found
 
+    def with_starts(self, starts: Mapping[str, Start]) -> Graph:
+        """The graph whose named nodes' parameters start as stated."""
+        nodes = tuple(replace(node, start=starts.get(node.name, node.start)) for node in self.nodes)
+        return replace(self, nodes=nodes)
+
     def insertion_nodes(self, insertion: str) -> list[Node]:
         return [node for node in self.nodes if node.insertion == insertion]
 
@@ -166,15 +197,15 @@ class Graph:
             else:
                 numbers[value] = len(rows)
                 names.append(node.module)
-                rows.append(
-                    {
-                        "block": node.block.name,
-                        "effective": node.effective,
-                        "inputs": [[port, numbers[source]] for port, source in zip(node.ports, sources, strict=True)],
-                        "module": modules.setdefault(node.module, len(modules)),
-                        "shape": node.shape,
-                    }
-                )
+                row = {
+                    "block": node.block.name,
+                    "effective": node.effective,
+                    "inputs": [[port, numbers[source]] for port, source in zip(node.ports, sources, strict=True)],
+                    "module": modules.setdefault(node.module, len(modules)),
+                    "shape": node.shape,
+                }
+                # only where one is stated, so that the networks that state none keep their fingerprints
+                rows.append(row | ({"start": [node.start.kind, node.start.value]} if node.start else {}))
         rows.append({"output": numbers[self.output], "input": self.input_shape})
         return rows, names
 
@@ -206,11 +237,15 @@ class Graph:
 
 
 class GraphBuilder:
-    """Adds nodes in topological order and computes their shapes."""
+    """Adds nodes in topological order and computes their shapes. ``edit`` has a say in every node's parameters."""
 
-    def __init__(self, input_shape: Shape, classes: int) -> None:
+    def __init__(self, input_shape: Shape, classes: int, edit: Edit = unedited) -> None:
         self.input_shape = input_shape
         self.classes = classes
+        self.edit = edit
+        self.expanding: list[str] = []
+        """The composites that are being expanded, outermost first."""
+        self.calls: dict[str, Call] = {}
         self.nodes: dict[str, Node] = {}
         self.scopes: dict[str, Value] = {}
         self.repeats: dict[str, int] = {}
@@ -228,17 +263,42 @@ class GraphBuilder:
         module: str = "",
     ) -> Value:
         """Add a block under ``name`` and return its output. ``GraphError`` where that is impossible."""
-        if name in self.nodes or name in self.scopes:
-            raise GraphError(f"two nodes are called '{name}'")
+        self._check_new(name)
         if module_attribute_clash(name):
             raise GraphError(f"a node can't be called '{name}': torch.nn.Module has an attribute of that name")
+        params = self.edit(name, block, params, self.repeats)
+        if issubclass(block, Composite):
+            self._ports(name, block, inputs)
+            self.scopes[name] = self._expanded(name, block, params, inputs, insertion)
+            self.calls[name] = Call(block, params)
+            return self.scopes[name]
+        return self._placed(name, block, params, inputs, insertion, module)
+
+    def keep(self, node: Node, inputs: tuple[Value, ...]) -> Value:
+        """Place a node of another graph as it is there, reading ``inputs`` here."""
+        self._check_new(node.name)
+        return self._placed(node.name, node.block, node.params, inputs, node.insertion, node.module)
+
+    def _check_new(self, name: str) -> None:
+        if name in self.nodes or name in self.scopes:
+            raise GraphError(f"two nodes are called '{name}'")
+
+    def _ports(self, name: str, block: BlockType, inputs: tuple[Value, ...]) -> tuple[str, ...]:
         try:
-            ports = port_names(block, len(inputs))
+            return port_names(block, len(inputs))
         except ValueError as error:
             raise GraphError(f"node '{name}': {error}") from None
-        if issubclass(block, Composite):
-            self.scopes[name] = self._expanded(name, block, params, inputs, insertion)
-            return self.scopes[name]
+
+    def _placed(
+        self,
+        name: str,
+        block: type[Block],
+        params: BlockParams,
+        inputs: tuple[Value, ...],
+        insertion: str | None,
+        module: str,
+    ) -> Value:
+        ports = self._ports(name, block, inputs)
         if len(self.nodes) >= MOST_NODES:
             raise GraphError(f"more than {MOST_NODES:,} nodes; the last was '{name}'")
         shapes = tuple(self.shape(value) for value in inputs)
@@ -252,29 +312,46 @@ class GraphBuilder:
     def _expanded(
         self, name: str, block: type[Composite], params: BlockParams, inputs: tuple[Value, ...], insertion: str | None
     ) -> Value:
+        if block.name in self.expanding:
+            cycle = " → ".join([*self.expanding[self.expanding.index(block.name) :], block.name])
+            raise GraphError(f"node '{name}': a block can't hold itself: {cycle}")
+        self.expanding.append(block.name)
         try:
-            return block.expand(_ScopeAt(self, name, insertion, self.classes), params, *inputs)
+            return block.expand(ScopeAt(self, name, insertion, self.classes), params, *inputs)
         except GraphError:
             raise
         except ValueError as error:
             raise GraphError(f"node '{name}' ({block.name}): {error}") from None
+        finally:
+            self.expanding.pop()
 
-    def repeat(self, name: str, block: BlockType, params: BlockParams, source: tuple[Value, ...], count: int) -> Value:
+    def repeat(
+        self,
+        name: str,
+        block: BlockType,
+        params: BlockParams,
+        source: tuple[Value, ...],
+        count: int,
+        insertion: str | None = None,
+    ) -> Value:
         """``name.0`` … ``name.{count-1}``, one after another; parameters that act once act on the first."""
-        later = acting_once_reset(params)
-        value = self.place(f"{name}.0", block, params, source)
-        for index in range(1, count):
-            value = self.place(f"{name}.{index}", block, later, (value,))
-        self.scopes[name] = value
         self.repeats[name] = count
+        params = self.edit(name, block, params, self.repeats)
+        self.calls[name] = Call(block, params)
+        later = acting_once_reset(params)
+        value = self.place(f"{name}.0", block, params, source, insertion)
+        for index in range(1, count):
+            value = self.place(f"{name}.{index}", block, later, (value,), insertion)
+        self.scopes[name] = value
         return value
 
     def finish(self, output: Value) -> Graph:
-        return Graph(self.input_shape, self.classes, tuple(self.nodes.values()), output, self.scopes, self.repeats)
+        nodes = tuple(self.nodes.values())
+        return Graph(self.input_shape, self.classes, nodes, output, self.scopes, self.repeats, self.calls)
 
 
 @dataclass
-class _ScopeAt:
+class ScopeAt:
     """The ``Scope`` that a composite block sees."""
 
     builder: GraphBuilder
@@ -363,41 +440,3 @@ def _module_attributes(of_network: bool) -> frozenset[str]:
         return frozenset(dir(nn.Module()))
     # ``self`` is no attribute, but a variable of that name would hide the module in the code that fx writes.
     return frozenset({*dir(fx.GraphModule(nn.Module(), fx.Graph())), "self"})
-
-
-def mermaid(graph: Graph) -> str:
-    """The graph as a Mermaid flowchart, a subgraph for each scope."""
-    ids = {INPUT: "input", **{node.name: f"n{index}" for index, node in enumerate(graph.nodes)}}
-    lines = ["flowchart TD", f'  input(["input {_shape_text(graph.input_shape)}"])']
-    lines += _mermaid_scope(graph, ids)
-    lines.append('  output(["output"])')
-    for source, consumer, _ in graph.edges():
-        lines.append(f"  {ids[source]} --> {ids.get(consumer, OUTPUT)}")
-    inserted = [ids[node.name] for node in graph.nodes if node.insertion]
-    if inserted:
-        lines += ["  classDef inserted stroke-width:3px", f"  class {','.join(inserted)} inserted"]
-    return "\n".join(lines) + "\n"
-
-
-def _mermaid_scope(graph: Graph, ids: Mapping[str, str]) -> list[str]:
-    lines: list[str] = []
-    opened: list[str] = []
-    for node in graph.nodes:
-        scopes = node.name.split(".")[:-1]
-        shared = 0
-        while shared < min(len(opened), len(scopes)) and opened[shared] == scopes[shared]:
-            shared += 1
-        while len(opened) > shared:
-            opened.pop()
-            lines.append("  " * (len(opened) + 1) + "end")
-        for scope in scopes[shared:]:
-            opened.append(scope)
-            lines.append("  " * len(opened) + f'subgraph {ids[node.name]}_{len(opened)} ["{scope}"]')
-        text = f"{node.name.rsplit('.', 1)[-1]}<br/>{node.block.name} {_shape_text(node.shape)}"
-        lines.append("  " * (len(opened) + 1) + f'{ids[node.name]}["{text}"]')
-    lines += ["  " * depth + "end" for depth in range(len(opened), 0, -1)]
-    return lines
-
-
-def _shape_text(shape: Shape) -> str:
-    return "×".join(str(size) for size in shape)

@@ -1,7 +1,8 @@
 """Insertions: blocks grafted into a graph, as a rewrite that gives a new graph.
 
 ``after PATTERN`` acts on the output of a node or scope, for all that read it (outside the scope);
-``before PATTERN`` on what a node or scope reads, for that consumer alone. Patterns see the graph as it was
+``before PATTERN`` on what a node or scope reads, for that consumer alone; ``replace PATTERN`` stands in the place of a
+node or scope, reads what that read, and takes over its width and stride. Patterns see the graph as it was
 written, never what other insertions added. At one edge every insertion acts: all ``after`` first, then all
 ``before``, each in the order written unless ``rank`` says otherwise; the one that serves more consumers
 comes first, since the value passes it first.
@@ -9,19 +10,22 @@ comes first, since the value passes it first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from ablate.block import BlockParams, BlockType, Value, find
 from ablate.errors import listed
-from ablate.graph import INPUT, OUTPUT, Graph, GraphBuilder
+from ablate.graph import INPUT, OUTPUT, Edit, Graph, GraphBuilder, Node, unedited
 from ablate.pattern import Pattern, nearest
 
 Edge = tuple[str, int]
 """A consumer's name and the index of its port."""
 
-Side = Literal["after", "before"]
+Side = Literal["after", "before", "replace"]
+SIDES = ("after", "before", "replace")
+TAKEN_OVER = ("width", "stride")
+"""The parameters that ``replace`` takes over from what stood there, where the block has them and the spec is silent."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,14 @@ class At:
     @classmethod
     def parse(cls, text: str) -> At:
         words = text.split()
-        if len(words) != 2 or words[0] not in ("after", "before"):
-            raise ValueError(f"'{text}' is no place; write 'after PATTERN' or 'before PATTERN'")
+        if len(words) != 2 or words[0] not in SIDES:
+            raise ValueError(f"'{text}' is no place; write 'after PATTERN', 'before PATTERN' or 'replace PATTERN'")
         pattern, _, port = words[1].partition(":")
-        side: Side = "after" if words[0] == "after" else "before"
+        side: Side = words[0]  # type: ignore[assignment]
         if port and side == "after":
             raise ValueError(f"'{text}': a port belongs to 'before'; a node has one output")
+        if port and side == "replace":
+            raise ValueError(f"'{text}': a port belongs to 'before'; what is replaced is a whole node or scope")
         if ":" in words[1] and not port:
             raise ValueError(f"'{text}': a port's name is missing after the colon")
         return cls(side, Pattern(pattern), port)
@@ -59,13 +65,31 @@ class Residual:
 
 
 @dataclass(frozen=True)
+class Site:
+    """One place of an insertion: what its parameters may depend on."""
+
+    channels: int
+    """That arrive there."""
+    index: int
+    """Among the places of the insertion, in graph order."""
+    count: int
+    taken_over: Mapping[str, Any]
+    """Width and stride of what is replaced."""
+
+
+@dataclass(frozen=True)
 class Insertion:
+    """``params`` are parameters, or a function of the site that may raise ``InsertionError``."""
+
     name: str
     block: BlockType
-    params: BlockParams
+    params: BlockParams | Callable[[Site], BlockParams]
     at: tuple[At, ...]
     residual: Residual = Residual()
     rank: int = 0
+
+    def params_at(self, site: Site) -> BlockParams:
+        return self.params if isinstance(self.params, BlockParams) else self.params(site)
 
 
 @dataclass(frozen=True)
@@ -78,6 +102,9 @@ class _Graft:
     source: Value
     edges: frozenset[Edge]
     order: int
+    place: str
+    index: int = 0
+    count: int = 1
 
     @property
     def key(self) -> tuple[bool, int, int, int]:
@@ -93,13 +120,21 @@ class InsertionError(ValueError):
         self.at = at
 
 
-def insert(graph: Graph, insertions: Sequence[Insertion]) -> Graph:
-    """A new graph with every insertion grafted in. ``InsertionError`` or ``GraphError`` where one can't be."""
+def insert(graph: Graph, insertions: Sequence[Insertion], edit: Edit = unedited) -> Graph:
+    """A new graph with every insertion grafted in. ``InsertionError`` or ``GraphError`` where one can't be.
+
+    ``edit`` has a say in the parameters of what is inserted (``network.defaults``).
+    """
     by_source: dict[Value, list[_Graft]] = {}
+    replaced: list[_Graft] = []
     for order, insertion in enumerate(insertions):
         for graft in _grafts(graph, insertion, order):
-            by_source.setdefault(graft.source, []).append(graft)
-    return _rewrite(graph, by_source)
+            if graft.side == "replace":
+                replaced.append(graft)
+            else:
+                by_source.setdefault(graft.source, []).append(graft)
+    _refuse_overlaps(graph, replaced, [graft for grafts in by_source.values() for graft in grafts])
+    return _Rewrite(graph, by_source, replaced, edit).result()
 
 
 def selected(graph: Graph, at: At) -> list[str]:
@@ -125,7 +160,10 @@ def _grafts(graph: Graph, insertion: Insertion, order: int) -> list[_Graft]:
                     grafts.setdefault((graft.source, graft.edges), graft)
         except ValueError as error:
             raise InsertionError(str(error), insertion.name, index) from None
-    return list(grafts.values())
+    # Two edges at one place (a scope that reads two values) are one place: they share its index.
+    order_of = {name: position for position, name in enumerate(graph.places)}
+    places = sorted({graft.place for graft in grafts.values()}, key=order_of.__getitem__)
+    return [replace(graft, index=places.index(graft.place), count=len(places)) for graft in grafts.values()]
 
 
 def _refuse_unread(graph: Graph, graft: _Graft, place: str) -> None:
@@ -135,14 +173,16 @@ def _refuse_unread(graph: Graph, graft: _Graft, place: str) -> None:
 
 
 def _grafts_at(graph: Graph, insertion: Insertion, order: int, at: At, place: str) -> list[_Graft]:
-    if at.side == "after":
+    if at.side != "before":
         source = graph.places[place]
         edges = frozenset(
             (consumer, port)
             for consumer, port in graph.readers.get(source, [])
             if place == source or not _inside(consumer, place)
         )
-        return [_Graft(insertion, f"{place}_{insertion.name}", "after", source, edges, order)]
+        if at.side == "replace":
+            _refuse_replacement(graph, place, source)
+        return [_Graft(insertion, f"{place}_{insertion.name}", at.side, source, edges, order, place)]
     entering = _entering(graph, place, at.port)
     sources = list(dict.fromkeys(source for source, _, _ in entering))
     return [
@@ -153,6 +193,7 @@ def _grafts_at(graph: Graph, insertion: Insertion, order: int, at: At, place: st
             source,
             frozenset((consumer, port) for value, consumer, port in entering if value == source),
             order,
+            place,
         )
         for source in sources
     ]
@@ -187,37 +228,112 @@ def _inside(name: str, scope: str) -> bool:
     return name == scope or name.startswith(f"{scope}.")
 
 
-def _rewrite(graph: Graph, by_source: Mapping[Value, list[_Graft]]) -> Graph:
-    builder = GraphBuilder(graph.input_shape, graph.classes)
-    # A scope's output stays the node that computes it: an insertion after a scope stands outside of it.
-    builder.scopes = dict(graph.scopes)
-    builder.repeats = dict(graph.repeats)
-    rewired: dict[Edge, Value] = {}
+def _refuse_replacement(graph: Graph, place: str, output: Value) -> None:
+    if place == INPUT:
+        raise ValueError("the input can't be replaced; write 'after input'")
+    own = {node.name for node in graph.in_scope(place)}
+    if output not in own:
+        raise ValueError(f"'{place}' computes nothing: its output is '{output}', which is outside of it")
+    for source, consumer, _ in graph.edges():
+        if source in own and source != output and consumer not in own:
+            raise ValueError(f"'{place}' can't be replaced: '{consumer}' reads '{source}', which is inside of it")
 
-    def graft_onto(source: Value) -> None:
-        for graft in sorted(by_source.get(source, ()), key=lambda graft: graft.key):
-            values = {rewired.get(edge, source) for edge in graft.edges}
+
+def _refuse_overlaps(graph: Graph, replaced: Sequence[_Graft], others: Sequence[_Graft]) -> None:
+    """What is replaced is gone: nothing else can be replaced or grafted inside of it."""
+    for index, graft in enumerate(replaced):
+        for other in [*replaced[:index], *replaced[index + 1 :]]:
+            if _inside(other.place, graft.place):
+                message = f"'{other.place}' is replaced by '{graft.insertion.name}'"
+                if other.place != graft.place:
+                    message = f"'{other.place}' is inside '{graft.place}', which '{graft.insertion.name}' replaces"
+                raise InsertionError(message, other.insertion.name)
+        for other in others:
+            if other.place != graft.place and _inside(other.place, graft.place):
+                message = f"'{other.place}' is inside '{graft.place}', which '{graft.insertion.name}' replaces"
+                raise InsertionError(message, other.insertion.name)
+
+
+class _Rewrite:
+    """The graph anew, node by node, with its grafts."""
+
+    def __init__(
+        self, graph: Graph, by_source: Mapping[Value, list[_Graft]], replaced: Iterable[_Graft], edit: Edit
+    ) -> None:
+        self.graph = graph
+        self.by_source = by_source
+        self.replaced = {graft.place: graft for graft in replaced}
+        self.builder = GraphBuilder(graph.input_shape, graph.classes, edit)
+        # A scope's output stays the node that computes it: an insertion after a scope stands outside of it.
+        self.builder.scopes = {name: value for name, value in graph.scopes.items() if not self._replacing(name)}
+        self.builder.repeats = dict(graph.repeats)
+        self.rewired: dict[Edge, Value] = {}
+        self.standing: dict[Value, Value] = {}
+        """What was replaced → the value that stands in its place."""
+
+    def result(self) -> Graph:
+        self._graft_onto(INPUT)
+        for node in self.graph.nodes:
+            graft = self._replacing(node.name)
+            if graft is None:
+                inputs = tuple(self._read((node.name, port), source) for port, source in enumerate(node.inputs))
+                # what the graph as written says of a node stands: it was edited there
+                self.builder.keep(node, inputs)
+            elif node.name == graft.source:
+                self._replace(graft)
+            else:
+                continue
+            self._graft_onto(node.name)
+        self.builder.scopes = {name: self.standing.get(value, value) for name, value in self.builder.scopes.items()}
+        # Only insertions ask what a scope was made by; a composite that a spec declares could not be pickled.
+        self.builder.calls.clear()
+        return self.builder.finish(self._read((OUTPUT, 0), self.graph.output))
+
+    def _replacing(self, name: str) -> _Graft | None:
+        """The graft in whose place ``name`` lies."""
+        parts = name.split(".")
+        names = (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+        return next((self.replaced[place] for place in names if place in self.replaced), None)
+
+    def _read(self, edge: Edge, source: Value) -> Value:
+        return self.rewired.get(edge, self.standing.get(source, source))
+
+    def _graft_onto(self, source: Value) -> None:
+        for graft in sorted(self.by_source.get(source, ()), key=lambda graft: graft.key):
+            values = {self._read(edge, source) for edge in graft.edges}
             assert len(values) <= 1, f"{graft.name}: edges of one graft carry one value, not {values}"
-            value = _place(builder, graft, values.pop() if values else source)
-            rewired.update(dict.fromkeys(graft.edges, value))
+            value = self._place(graft, (values.pop() if values else source,))
+            self.rewired.update(dict.fromkeys(graft.edges, value))
 
-    graft_onto(INPUT)
-    for node in graph.nodes:
-        inputs = tuple(rewired.get((node.name, port), source) for port, source in enumerate(node.inputs))
-        builder.place(node.name, node.block, node.params, inputs, node.insertion, node.module)
-        graft_onto(node.name)
-    return builder.finish(rewired.get((OUTPUT, 0), graph.output))
+    def _replace(self, graft: _Graft) -> None:
+        entering = _entering(self.graph, graft.place, "")
+        node = self.graph.by_name.get(graft.place)
+        if node is None:  # a scope: each value that it reads once
+            entering = list(
+                {source: (source, consumer, port) for source, consumer, port in reversed(entering)}.values()
+            )
+            entering.reverse()
+        inputs = tuple(self._read((consumer, port), source) for source, consumer, port in entering)
+        self.standing[graft.source] = self._place(graft, inputs, _taken_over(self.graph, graft.place, node))
+
+    def _place(self, graft: _Graft, inputs: tuple[Value, ...], taken_over: Mapping[str, Any] | None = None) -> Value:
+        insertion, builder = graft.insertion, self.builder
+        site = Site(builder.shape(inputs[0])[0], graft.index, graft.count, taken_over or {})
+        branch = builder.place(graft.name, insertion.block, insertion.params_at(site), inputs, insertion.name)
+        if insertion.residual.kind == "none":
+            return branch
+        if len(inputs) > 1:
+            message = f"'{graft.place}' reads {len(inputs)} values: which is the residual?"
+            raise InsertionError(f"{message}; residual: none", insertion.name)
+        name = f"{graft.name}_residual"
+        if insertion.residual.kind == "plain":
+            add = find("add")
+            return builder.place(name, add, add.Params(), (branch, *inputs), insertion.name)
+        weighted = find("residual")
+        params = weighted.Params(init=insertion.residual.init, per=insertion.residual.per)  # type: ignore[call-arg]
+        return builder.place(name, weighted, params, (branch, *inputs), insertion.name)
 
 
-def _place(builder: GraphBuilder, graft: _Graft, source: Value) -> Value:
-    insertion = graft.insertion
-    branch = builder.place(graft.name, insertion.block, insertion.params, (source,), insertion.name)
-    if insertion.residual.kind == "none":
-        return branch
-    name = f"{graft.name}_residual"
-    if insertion.residual.kind == "plain":
-        add = find("add")
-        return builder.place(name, add, add.Params(), (branch, source), insertion.name)
-    weighted = find("residual")
-    params = weighted.Params(init=insertion.residual.init, per=insertion.residual.per)  # type: ignore[call-arg]
-    return builder.place(name, weighted, params, (branch, source), insertion.name)
+def _taken_over(graph: Graph, place: str, node: Node | None) -> dict[str, Any]:
+    params = node.params if node else graph.calls[place].params if place in graph.calls else None
+    return {name: getattr(params, name) for name in TAKEN_OVER if hasattr(params, name)}

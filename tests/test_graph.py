@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.block import BlockParams, Composite, Scope, Value, find
-from ablate.graph import INPUT, MOST_NODES, Graph, GraphBuilder, GraphError, mermaid
+from ablate.diagram import mermaid
+from ablate.graph import INPUT, MOST_NODES, Graph, GraphBuilder, GraphError
 
 CHANNELS = 5
 

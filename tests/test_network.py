@@ -130,11 +130,11 @@ def test_an_expression_that_is_not_whole_suggests_to_round_it() -> None:
     ("params", "words"),
     [
         ("{k: relu}", "'relu' is not a number"),
-        ("{k: true}", "True is not a number"),
+        ("{k: true}", "true is not a number"),
         ("{k: 2*$k}", "no parameter '$k' here"),
         ("{k: 2*$later, later: 1}", "no parameter '$later' here"),
         ("{k: 9**9*$k}", "is not an expression"),
-        ("[1]", "[1] is not a mapping of names to numbers"),
+        ("[1]", "a list is not a mapping of names to numbers"),
     ],
 )
 def test_a_parameter_is_a_number(params: str, words: str) -> None:
@@ -200,7 +200,7 @@ def test_an_insertions_name_obeys_the_same_rule(name: str) -> None:
     ("node", "words"),
     [
         ("5", "5 is not a node; write {block: NAME, …}"),
-        ("null", "None is not a node"),
+        ("null", "null is not a node"),
         ("{width: 5}", "graph.x.block: missing: which block?"),
         ("{block: 5}", "5 is not a block's name"),
         ("{block: cnov, width: 5}", "unknown block 'cnov'; did you mean 'conv'?"),
