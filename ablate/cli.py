@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ablate.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from ablate.design import StudyPlan, Variant
+    from ablate.design import StudyPlan
     from ablate.report.tables import Table
+    from ablate.spec import Spec
     from ablate.store import Study
 
 FORMATS = ("terminal", "markdown", "csv", "latex")
@@ -55,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="a network's layers with shapes, params and FLOPs; or its diagram")
     _takes_spec(show)
-    show.add_argument("--variant", help="a variant's name; without it, the spec as written")
+    show.add_argument("--variant", help="a variant's name: explained in words too; without it, the spec as written")
+    show.add_argument("--json", action="store_true", help="the layers, and the variant's explanation, as values")
     show.add_argument("--mermaid", action="store_true", help="the diagram, as Mermaid text")
     show.add_argument("--format", choices=FORMATS, default="terminal")
     show.set_defaults(command=_show)
@@ -67,12 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--concurrent", type=_positive, help="trials at once")
     plan.add_argument("--no-timing", action="store_true", help="do not time training steps")
     plan.add_argument("--format", choices=FORMATS, default="terminal")
+    plan.add_argument("--variant", help="explain this variant in words and certify it alone")
     plan.add_argument("--json", action="store_true", help="the variants' records with their certificates")
     plan.set_defaults(command=_plan)
 
     sweep = commands.add_parser("sweep", help="train all variants over all seeds and print the table")
     _takes_spec(sweep)
-    sweep.add_argument("--out", type=Path, metavar="FOLDER", help="the study's folder (default: runs/NAME)")
+    folder = "the study's folder (default: runs/NAME, with a profile runs/NAME-PROFILE)"
+    sweep.add_argument("--out", type=Path, metavar="FOLDER", help=folder)
     sweep.add_argument("--executor", choices=("ray", "local"), default="ray", help="local: one trial after another")
     sweep.add_argument("--concurrent", type=_positive, help="trials at once (default: CPUs / threads per trial)")
     sweep.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -88,6 +93,17 @@ def _parser() -> argparse.ArgumentParser:
     blocks.add_argument("name", nargs="?", metavar="BLOCK")
     blocks.add_argument("--format", choices=FORMATS, default="terminal")
     blocks.set_defaults(command=_blocks)
+
+    new = commands.add_parser("new", help="write a commented file to start from")
+    kinds = new.add_subparsers(title="kinds", required=True, metavar="KIND")
+    study = kinds.add_parser("study", help="a spec that works as it is: a network, an insertion, factors, a profile")
+    study.add_argument("name", metavar="NAME", help="the study's name, and the file's: NAME.yaml")
+    study.add_argument("--folder", type=Path, default=Path("specs"), help="where to put it (default: specs)")
+    study.set_defaults(command=_new_study)
+
+    schema = commands.add_parser("schema", help="the JSON Schema of specs, for editors")
+    schema.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there")
+    schema.set_defaults(command=_schema)
     return parser
 
 
@@ -100,6 +116,7 @@ def _settable(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", dest="sets", help="change one path of the spec"
     )
+    parser.add_argument("--profile", metavar="NAME", help="one of the spec's profiles, between the spec and its levels")
 
 
 def _positive(text: str) -> int:
@@ -118,11 +135,16 @@ def _version() -> str:
         return "ablate (not installed)"
 
 
-def _load_plan(path: str, sets: Sequence[str]) -> StudyPlan:
-    from ablate.design import study_plan
+def _loaded(path: str, options: argparse.Namespace) -> Spec:
     from ablate.spec import load
 
-    return study_plan(load(path, sets=sets))
+    return load(path, sets=options.sets, profile=options.profile)
+
+
+def _load_plan(path: str, options: argparse.Namespace) -> StudyPlan:
+    from ablate.design import study_plan
+
+    return study_plan(_loaded(path, options))
 
 
 def _print(table: Table, format: str) -> None:
@@ -131,57 +153,92 @@ def _print(table: Table, format: str) -> None:
     print(render(table, format), end="")
 
 
+def _print_json(values: Any) -> None:
+    print(json.dumps(values, indent=2, ensure_ascii=False))
+
+
 def _check(options: argparse.Namespace) -> int:
     problems: list[Problem] = []
     for path in options.specs:
         try:
-            plan = _load_plan(path, options.sets)
+            plan = _load_plan(path, options)
         except UserError as error:
             problems += error.problems
             continue
         duplicates = len(plan.variants) - len(plan.distinct)
         same = f" ({duplicates} the same as another)" if duplicates else ""
         trials = len(plan.distinct) * len(plan.seeds)
-        print(f"{path}: sound: {len(plan.variants)} variants{same}, {trials} trials")
+        profiles = list(plan.spec.tree.get("profiles", {}))
+        others = f"; profiles: {', '.join(profiles)}" if profiles else ""
+        print(f"{path}: sound: {len(plan.variants)} variants{same}, {trials} trials{others}")
     if problems:
         raise UserError(problems)
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    from ablate import describe
-    from ablate.graph import mermaid
+    from ablate import describe, words
+    from ablate.design import as_written
+    from ablate.diagram import mermaid
+    from ablate.facts import explain
 
-    variant = _chosen(options)
+    facts = None
+    if options.variant is None:
+        variant = as_written(_loaded(options.spec, options))
+    else:
+        plan = _load_plan(options.spec, options)
+        variant = plan.variant(options.variant)
+        facts = explain(plan, variant)
+    layers = describe.layers(variant)
     if options.mermaid:
         print(mermaid(variant.network.graph), end="")
+    elif options.json:
+        _print_json({"explanation": facts.as_dict() if facts else None, "layers": _values(layers)})
     else:
-        _print(describe.layers(variant), options.format)
+        if facts and options.format == "terminal":
+            print(words.in_words(facts))
+        _print(layers, options.format)
     return 0
-
-
-def _chosen(options: argparse.Namespace) -> Variant:
-    from ablate.design import as_written
-    from ablate.spec import load
-
-    if options.variant is None:
-        return as_written(load(options.spec, sets=options.sets))
-    return _load_plan(options.spec, options.sets).variant(options.variant)
 
 
 def _plan(options: argparse.Namespace) -> int:
     from ablate import describe
     from ablate.prepare import prepare, timed_seconds, variant_records
 
-    prepared = prepare(_load_plan(options.spec, options.sets))
+    if options.variant is not None:
+        return _plan_one(options)
+    prepared = prepare(_load_plan(options.spec, options))
     if options.json:
-        print(json.dumps(variant_records(prepared), indent=2, ensure_ascii=False))
+        _print_json(variant_records(prepared))
     else:
         timed = not options.no_timing and not prepared.failures
         seconds = timed_seconds(prepared) if timed else None
         _print(describe.plan(prepared, seconds, options.concurrent), options.format)
-        print(f"\nnext: ablate sweep {options.spec}" if not prepared.failures else "")
+        print(f"\nnext: ablate sweep {_again(options)}" if not prepared.failures else "")
     return 1 if prepared.failures else 0
+
+
+def _plan_one(options: argparse.Namespace) -> int:
+    from ablate import words
+    from ablate.facts import explain
+    from ablate.prepare import certificate_of
+
+    plan = _load_plan(options.spec, options)
+    certificate = certificate_of(plan, plan.variant(options.variant).name)
+    facts = explain(plan, plan.variant(options.variant), certificate)
+    if options.json:
+        _print_json(facts.as_dict())
+    else:
+        print(words.in_words(facts))
+        print(f"next: ablate plan {_again(options)}   (all {len(plan.variants)} variants)")
+    return 1 if certificate.failures else 0
+
+
+def _again(options: argparse.Namespace) -> str:
+    """The spec with the options that a command on it takes once more."""
+    profile = ["--profile", options.profile] if options.profile else []
+    sets = [word for text in options.sets for word in ("--set", text)]
+    return shlex.join([options.spec, *profile, *sets])
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -189,7 +246,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from ablate.progress import chosen_display
     from ablate.sweeping import sweep
 
-    plan = _load_plan(options.spec, options.sets)
+    plan = _load_plan(options.spec, options)
     if not options.quiet:
         print(f"{len(plan.variants)} variants, {len(plan.seeds)} seeds; certifying", file=sys.stderr)
     prepared = prepare(plan)
@@ -227,7 +284,7 @@ def _report(options: argparse.Namespace) -> int:
     if options.json:
         from ablate.report import ablation_table
 
-        print(json.dumps(_values(ablation_table(study)), indent=2, ensure_ascii=False))
+        _print_json(_values(ablation_table(study)))
         return 0
     return _reported(study, options.format)
 
@@ -252,4 +309,26 @@ def _blocks(options: argparse.Namespace) -> int:
         _print(describe.block(options.name), options.format)
     except KeyError as error:
         raise UserError(Problem(f"no block '{options.name}'", hint=str(error.args[0]))) from None
+    return 0
+
+
+def _new_study(options: argparse.Namespace) -> int:
+    from ablate.scaffold import new_study
+
+    file = new_study(options.name, options.folder)
+    print(f"wrote {file}")
+    print(f"next: ablate check {shlex.quote(str(file))}")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from ablate.schema import spec_schema_text
+
+    if options.output is None:
+        print(spec_schema_text(), end="")
+        return 0
+    try:
+        options.output.write_text(spec_schema_text(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{options.output}: {error.strerror}") from None
     return 0

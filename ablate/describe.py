@@ -132,7 +132,8 @@ def _plan_caption(prepared: Prepared) -> str:
     data = dict.fromkeys(prepared.data_of(variant.name).description for variant in prepared.plan.variants)
     protocols = {tuple(certificate.protocol) for certificate in prepared.certificates.values()}
     shared = " ".join(next(iter(protocols))) if len(protocols) == 1 else "The variants differ in protocol: see below."
-    return f"Data: {'; '.join(data)}. {shared}"
+    profile = prepared.plan.tree.get("profile")
+    return f"{f'Profile {profile}. ' if profile else ''}Data: {'; '.join(data)}. {shared}"
 
 
 def _plan_notes(prepared: Prepared, seconds: Mapping[str, float] | None, concurrent: int | None) -> tuple[str, ...]:

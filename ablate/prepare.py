@@ -17,11 +17,11 @@ import torch
 from ablate.certify import Certificate, Certifier, failed
 from ablate.dataset import DataSpec, ImageData
 from ablate.dataset import load as load_data
-from ablate.design import StudyPlan, Variant, root_is_trusted, trial_hash
+from ablate.design import StudyPlan, root_is_trusted, trial_hash
 from ablate.errors import Problem, UserError
 from ablate.grammar import ExecutionSpec
 from ablate.store import Study, study_folder
-from ablate.train import Numerics, Trial, process_settings, time_steps
+from ablate.train import Numerics, Trial, process_settings, time_steps, trial_of
 from ablate.yamlfile import place_of
 
 PACKAGES = ("ablate-harness", "torch", "torchvision", "ray", "numpy", "pydantic", "fvcore")
@@ -50,7 +50,8 @@ class Prepared:
 
 
 def data_key(data: DataSpec) -> str:
-    return json.dumps(data.model_dump(mode="json"), sort_keys=True)
+    """Equal for sections with the same examples: augmentation and mixing act on batches, so these are loaded once."""
+    return json.dumps(data.model_dump(mode="json", exclude={"augment", "mix"}), sort_keys=True)
 
 
 def resolve_numerics(execution: ExecutionSpec) -> Numerics:
@@ -69,14 +70,7 @@ def prepare(plan: StudyPlan, on_variant: Callable[[str], None] = lambda name: No
     numerics = resolve_numerics(plan.execution)
     _check_frozen(plan, numerics)
     data: dict[str, ImageData] = {}
-    trusted = root_is_trusted(plan.spec)
-
-    def data_of(spec: DataSpec) -> ImageData:
-        key = data_key(spec)
-        if key not in data:
-            data[key] = load_data(spec, base=plan.spec.folder, trusted_root=trusted)
-        return data[key]
-
+    data_of = _loader(plan, data)
     certifier = Certifier(data_of, numerics, plan.seeds[0])
     certificates: dict[str, Certificate] = {}
     for variant in plan.variants:
@@ -86,6 +80,28 @@ def prepare(plan: StudyPlan, on_variant: Callable[[str], None] = lambda name: No
     prepared = Prepared(plan, numerics, data, certificates, [])
     _list_trials(prepared, data_of)
     return prepared
+
+
+def certificate_of(plan: StudyPlan, name: str) -> Certificate:
+    """The certificate of one variant; the others are not certified."""
+    numerics = resolve_numerics(plan.execution)
+    _check_frozen(plan, numerics)
+    variant = plan.variant(name)
+    baseline = plan.variant(variant.baseline) if variant.baseline else None
+    return Certifier(_loader(plan, {}), numerics, plan.seeds[0]).certify(variant, baseline)
+
+
+def _loader(plan: StudyPlan, data: dict[str, ImageData]) -> Callable[[DataSpec], ImageData]:
+    """Loads the arrays of a ``data`` section once, and keeps them in ``data``."""
+    trusted = root_is_trusted(plan.spec)
+
+    def data_of(spec: DataSpec) -> ImageData:
+        key = data_key(spec)
+        if key not in data:
+            data[key] = load_data(spec, base=plan.spec.folder, trusted_root=trusted)
+        return data[key]
+
+    return data_of
 
 
 def _check_frozen(plan: StudyPlan, numerics: Numerics) -> None:
@@ -121,12 +137,7 @@ def _list_trials(prepared: Prepared, data_of: Callable[[DataSpec], ImageData]) -
             # Two variants may differ in where their data lie and not in what lies there.
             if original is variant and key not in listed:
                 listed.add(key)
-                prepared.trials.append(_trial(variant, seed, key, numerics))
-
-
-def _trial(variant: Variant, seed: int, key: str, numerics: Numerics) -> Trial:
-    network, augment = variant.network, tuple(variant.data.augment)
-    return Trial(key, variant.name, seed, network.graph, network.init.recipe, variant.train, augment, numerics)
+                prepared.trials.append(trial_of(variant, seed, numerics, key))
 
 
 def variant_records(prepared: Prepared) -> list[dict[str, Any]]:
@@ -202,7 +213,9 @@ def create_study(prepared: Prepared, folder: Path | None = None) -> Study:
         raise UserError([Problem(f"not certified: {failure}") for failure in prepared.failures])
     plan = prepared.plan
     spec = {**plan.tree, "numerics": prepared.numerics.as_dict()}
-    folder = folder or study_folder(Path("runs"), str(plan.tree["name"]))
+    # A profile's study has a folder of its own: its numbers are not those of the study without it.
+    profile = f"-{plan.tree['profile']}" if plan.tree.get("profile") else ""
+    folder = folder or study_folder(Path("runs"), f"{plan.tree['name']}{profile}")
     return Study.create(folder, spec, variant_records(prepared), environment())
 
 
@@ -211,6 +224,6 @@ def timed_seconds(prepared: Prepared, steps: int = 3) -> dict[str, float]:
     seconds: dict[str, float] = {}
     with process_settings(prepared.numerics):
         for variant in prepared.plan.distinct:
-            trial = _trial(variant, prepared.plan.seeds[0], "", prepared.numerics)
+            trial = trial_of(variant, prepared.plan.seeds[0], prepared.numerics)
             seconds[variant.name] = time_steps(trial, prepared.data_of(variant.name), steps)
     return seconds

@@ -15,46 +15,75 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ablate import yamlfile
+from ablate import profiles, yamlfile
 from ablate.collect import Collector
 from ablate.dataset import DataFields, DataSpec
 from ablate.dataset import registry as data_sets
 from ablate.diagnose import problems, shown
 from ablate.errors import Place, Problem, UserError, did_you_mean
-from ablate.grammar import (
-    Adam,
-    AdamW,
-    Constant,
-    Cosine,
-    MultiStep,
-    OneCycle,
-    PaperClaim,
-    Section,
-    Sgd,
-    TrainSpec,
-)
+from ablate.grammar import PaperClaim
+from ablate.mix import MIXINGS
+from ablate.recipe import Loss, Optimizer, Schedule, Section, TrainSpec, by_name
 
 MOST_EXTENDS = 10
 MOST_SEEDS = 1_000
 MAPPINGS = ("network", "data", "train", "ablation", "report", "execution", "numerics")
-SECTIONS = ("name", "extends", "network", "data", "train", "ablation", "report", "paper", "execution", "numerics")
+SECTIONS = (
+    "name",
+    "extends",
+    "profiles",
+    "network",
+    "data",
+    "train",
+    "ablation",
+    "report",
+    "paper",
+    "execution",
+    "numerics",
+    "profile",
+)
+"""``numerics`` and ``profile`` are records in a study's own spec."""
+UNSETTABLE = ("extends", "profiles", "profile")
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One path that a patch or ``--set`` sets. ``None`` removes."""
+    """One path that a patch, a profile or ``--set`` sets. ``None`` removes."""
 
     path: tuple[str, ...]
     value: Any
     place: Place
     layer: str
-    """``spec``, ``--set`` or the level, ``placement=none``."""
+    """``spec``, ``--set``, ``--profile tiny`` or the level, ``placement=none``."""
     value_place: Place | None = None
     """Where the value stands, if apart from its path."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", keys_of(self.path, self.value))
 
     @property
     def dotted(self) -> str:
         return ".".join(self.path)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where its path and its value stand: ``file:line:column``."""
+        return (str(self.place), str(self.value_place or self.place))
+
+
+def keys_of(parts: tuple[str, ...], value: Any) -> tuple[str, ...]:
+    """The keys that a dotted path means: patterns, which have dots of their own, stay whole.
+
+    ``network.set.stage*.*.conv2.kernel`` sets a parameter, the last part; with a mapping or null as its value the path
+    ends in the pattern. What comes after ``network.init.set`` is a pattern.
+    """
+    if parts[:3] == ("network", "init", "set") and len(parts) > 3:
+        return (*parts[:3], ".".join(parts[3:]))
+    if parts[:2] != ("network", "set") or len(parts) < 4:
+        return parts
+    if value is None or (isinstance(value, dict) and set(value) != {"linear"}):
+        return (*parts[:2], ".".join(parts[2:]))
+    return (*parts[:2], ".".join(parts[2:-1]), parts[-1])
 
 
 @dataclass(frozen=True)
@@ -67,6 +96,10 @@ class Spec:
     sets: tuple[Assignment, ...] = ()
     removed_nodes: frozenset[str] = frozenset()
     """Nodes of what it extends that a null took away: they may still stand in a ``from``."""
+    profile: str | None = None
+    """The name of the profile that was chosen."""
+    profiled: tuple[Assignment, ...] = ()
+    """What that profile assigns."""
 
     @property
     def name(self) -> str:
@@ -84,10 +117,16 @@ class Applied:
     """Assignments below something that another one removed."""
 
 
-def load(source: str | Path | Mapping[str, Any], *, sets: Mapping[str, Any] | Iterable[str] = ()) -> Spec:
+def load(
+    source: str | Path | Mapping[str, Any],
+    *,
+    sets: Mapping[str, Any] | Iterable[str] = (),
+    profile: str | None = None,
+) -> Spec:
     """Read a spec from a file or a mapping. ``sets`` are ``path=value`` texts, or a mapping of path → value.
 
-    The tree's outline is checked here; networks, levels and variants by ``design.study_plan``.
+    ``profile`` chooses one of the spec's profiles. The tree's outline is checked here; networks, levels and variants by
+    ``design.study_plan``.
     """
     removed: set[str] = set()
     if isinstance(source, Mapping):
@@ -99,7 +138,14 @@ def load(source: str | Path | Mapping[str, Any], *, sets: Mapping[str, Any] | It
         tree, file, folder = yamlfile.load(path), str(path), path.resolve().parent
         tree = _extended(tree, folder, enclosing_specs(folder), (path.resolve(),), removed)
     _check_outline(tree)
-    return Spec(tree, file, folder, _read_sets(sets), frozenset(removed))
+    known = profiles.read_profiles(tree)
+    entries = profiles.chosen(known, profile) if profile is not None else ()
+    profiled = tuple(_profiled(entry, f"--profile {profile}") for entry in entries)
+    return Spec(tree, file, folder, _read_sets(sets), frozenset(removed), profile, profiled)
+
+
+def _profiled(entry: profiles.Entry, layer: str) -> Assignment:
+    return Assignment(split_path(entry.path), entry.value, entry.place, layer, entry.value_place)
 
 
 def _extended(
@@ -161,8 +207,8 @@ def _drop_nulls(
     tree: yamlfile.Mapping, parent: Any, collector: Collector, path: tuple[str, ...], removed: set[str]
 ) -> None:
     """Take nulls out of ``tree``, and what they remove out of ``parent``."""
-    if path in (("ablation", "factors"), ("ablation", "variants")):
-        return  # A level's null is an assignment, made when the level is.
+    if path in (("profiles",), ("ablation", "factors"), ("ablation", "variants"), ("ablation", "components")):
+        return  # The null of a level or a profile is an assignment, made when the level is.
     for key in list(tree):
         value = tree[key]
         here = (*path, key)
@@ -177,8 +223,8 @@ def _drop_nulls(
             elif missing and is_open(here):
                 hint = did_you_mean(key, parent) if isinstance(parent, dict) else ""
                 collector.add(here, "there is nothing to remove", hint)
-            elif here[:2] == ("network", "graph"):
-                removed.add(key)
+            elif node := removed_node(here):
+                removed.add(node)
             del tree[key]
             if isinstance(parent, yamlfile.Mapping):
                 parent.pop(key, None)
@@ -188,7 +234,8 @@ def _merged(parent: yamlfile.Mapping, child: yamlfile.Mapping, path: tuple[str, 
     """Mappings merge; a child that changes ``block`` or ``name`` replaces the whole; lists replace."""
     kind = _selector(path)
     changes_kind = kind is not None and kind in child and kind in parent and child[kind] != parent[kind]
-    if changes_kind or (path[:1] == ("ablation",) and len(path) > 1):
+    # Factors are replaced and not merged, and so is what a profile assigns to a path.
+    if changes_kind or (path[:1] == ("ablation",) and len(path) > 1) or (path[:1] == ("profiles",) and len(path) > 2):
         return child
     merged = copy.deepcopy(parent)
     for key, value in child.items():
@@ -205,7 +252,9 @@ def _selector(path: tuple[str, ...]) -> str | None:
     """The key at ``path`` that decides what the others beside it may be. (A node may be called ``block``.)"""
     if len(path) == 3 and path[:2] in (("network", "graph"), ("network", "insert")):
         return "block"
-    return "name" if path == ("data",) or (len(path) == 2 and path[0] == "train") else None
+    if len(path) == 5 and path[:2] == ("network", "blocks") and path[3] == "graph":
+        return "block"
+    return "name" if path in (("data",), ("data", "mix")) or (len(path) == 2 and path[0] == "train") else None
 
 
 OPTIONAL_SECTIONS = frozenset(
@@ -217,24 +266,43 @@ OPTIONAL_SECTIONS = frozenset(
         ("network", "insert"),
         ("network", "init"),
         ("network", "params"),
+        ("network", "blocks"),
+        ("network", "set"),
+        ("network", "defaults"),
+        ("network", "init", "set"),
         ("data", "val"),
         ("data", "limit"),
         ("data", "augment"),
+        ("data", "mix"),
+        ("data", "size"),
         ("train", "early_stopping"),
         ("train", "clip_norm"),
         ("train", "ema"),
         ("train", "schedule"),
         ("train", "loss"),
+        ("train", "groups"),
+        ("train", "freeze"),
+        ("train", "only"),
         ("ablation", "baseline"),
         ("ablation", "factors"),
         ("ablation", "variants"),
+        ("ablation", "components"),
+        ("ablation", "reference"),
+        ("ablation", "zip"),
+        ("ablation", "exclude"),
     }
 )
 
 
 def is_open(path: tuple[str, ...]) -> bool:
-    """Whether ``path`` is an entry of an open mapping: a node or an insertion."""
-    return len(path) == 3 and path[0] == "network" and path[1] in ("graph", "insert", "params")
+    """Whether ``path`` is an entry of an open mapping: a node, an insertion, a composite, an edit."""
+    if path[:1] != ("network",):
+        return False
+    if path[1:2] == ("blocks",):
+        return len(path) == 3 or (len(path) == 5 and path[3] in ("graph", "params"))
+    if len(path) == 3:
+        return path[1] in ("graph", "insert", "params", "set", "defaults")
+    return len(path) == 4 and path[1:3] == ("init", "set")
 
 
 def null_problem(path: tuple[str, ...]) -> tuple[str, str] | None:
@@ -289,7 +357,7 @@ def _read_sets(sets: Mapping[str, Any] | Iterable[str]) -> tuple[Assignment, ...
             place = Place("--set", 1, 1, "--set")
             if path == "data.root" and isinstance(value, str):
                 value = str(Path(value).expanduser().absolute())  # a path on the command line starts where the user is
-            found.append(Assignment(tuple(path.split(".")), _relayered(value, "--set"), place, "--set"))
+            found.append(Assignment(split_path(path), _relayered(value, "--set"), place, "--set"))
     if problems_found:
         raise UserError(problems_found)
     return tuple(found)
@@ -323,11 +391,17 @@ def _dumped(value: Any, file: str) -> str:
         raise UserError(f"{file}: {error}") from None
 
 
+def split_path(path: str) -> tuple[str, ...]:
+    """The keys that a dotted path goes through."""
+    return tuple(path.split("."))
+
+
 def path_problem(path: str) -> tuple[str, str] | None:
     """Why a patch can't assign ``path``."""
     head = path.split(".")[0]
-    if head not in SECTIONS or head == "extends":
-        return f"{shown(path)} is not a path of a spec", did_you_mean(head, SECTIONS)
+    if head not in SECTIONS or head in UNSETTABLE:
+        hint = "choose one by --profile" if head in UNSETTABLE[1:] else did_you_mean(head, SECTIONS)
+        return f"{shown(path)} is not a path of a spec", hint
     if any(not part for part in path.split(".")):
         return f"{shown(path)} has an empty part", "a dot joins two names"
     return None
@@ -351,36 +425,61 @@ def level_path_problem(path: str) -> tuple[str, str] | None:
     return path_problem(path)
 
 
-def apply(spec: Spec, assignments: Iterable[Assignment]) -> Applied:
-    """The spec's tree with levels' assignments, and after them those of ``--set``.
+def apply(spec: Spec, *phases: Iterable[Assignment]) -> Applied:
+    """The spec's tree with the assignments of its profile, after them those of each phase, at last those of ``--set``.
 
-    Shorter paths come first, so that a level can replace an insertion and another set a parameter of it.
+    A phase is the levels of a variant; in a ladder each row's patch is a phase of its own. Within a phase shorter paths
+    come first, so that a level can replace an insertion and another set a parameter of it.
     ``UserError`` for a null that removes nothing, and for a path that leads through a plain value.
     """
     applied = Applied(copy.deepcopy(spec.tree))
+    applied.tree.pop("profiles", None)
+    if spec.profile is not None:
+        applied.tree["profile"] = spec.profile
     removed: list[tuple[str, ...]] = []
-    ordered = sorted([*assignments, *spec.sets], key=lambda a: len(a.path))
+    ordered = [a for phase in (spec.profiled, *phases, spec.sets) for a in sorted(phase, key=lambda a: len(a.path))]
     found: list[Problem] = []
     for assignment in ordered:
-        if any(assignment.path[: len(gone)] == gone and len(assignment.path) > len(gone) for gone in removed):
+        path = assignment.path
+        if any(path[: len(gone)] == gone and (len(path) > len(gone) or assignment.value is None) for gone in removed):
             applied.inactive.append(assignment)
             continue
         problem = _assign(applied.tree, assignment)
         if problem is not None:
             found.append(problem)
-        elif assignment.value is None:
-            removed.append(assignment.path)
+            continue
+        # What a later phase puts there is there again, and with it what is below.
+        removed = [gone for gone in removed if gone[: len(path)] != path]
+        if assignment.value is None:
+            removed.append(path)
     if found:
         raise UserError(found)
-    nodes = {path[2] for path in removed if path[:2] == ("network", "graph") and len(path) == 3} | spec.removed_nodes
+    nodes = {node for path in removed if (node := removed_node(path))} | spec.removed_nodes
     applied.removed_nodes = frozenset(nodes).difference(_nodes(applied.tree))
     return applied
 
 
+def removed_node(path: tuple[str, ...]) -> str | None:
+    """The node that null at ``path`` removes: its name, or ``block/node`` for a node of a declared composite."""
+    if len(path) == 3 and path[:2] == ("network", "graph"):
+        return path[2]
+    if len(path) == 5 and path[:2] == ("network", "blocks") and path[3] == "graph":
+        return f"{path[2]}/{path[4]}"
+    return None
+
+
 def _nodes(tree: Mapping[str, Any]) -> Iterable[str]:
+    """The nodes that are there, named as by ``removed_node``."""
+
+    def graph_of(section: Any) -> Iterable[str]:
+        graph = section.get("graph") if isinstance(section, dict) else None
+        return graph if isinstance(graph, dict) else ()
+
     network = tree.get("network")
-    graph = network.get("graph") if isinstance(network, dict) else None
-    return graph if isinstance(graph, dict) else ()
+    yield from graph_of(network)
+    blocks = network.get("blocks") if isinstance(network, dict) else None
+    for name, block in blocks.items() if isinstance(blocks, dict) else ():
+        yield from (f"{name}/{node}" for node in graph_of(block))
 
 
 def _assign(tree: yamlfile.Mapping, assignment: Assignment) -> Problem | None:
@@ -459,8 +558,9 @@ def _relayered(value: Any, layer: str) -> Any:
 
 
 _NAMED: dict[tuple[str, ...], dict[str, type[Section]]] = {
-    ("train", "optimizer"): {"sgd": Sgd, "adam": Adam, "adamw": AdamW},
-    ("train", "schedule"): {"constant": Constant, "multi_step": MultiStep, "cosine": Cosine, "one_cycle": OneCycle},
+    ("train", "optimizer"): by_name(Optimizer),
+    ("train", "schedule"): by_name(Schedule),
+    ("train", "loss"): by_name(Loss),
 }
 
 
@@ -472,16 +572,22 @@ def read_train(tree: yamlfile.Mapping, collector: Collector) -> TrainSpec | None
         return None
     pruned = dict(section)
     for path, kinds in _NAMED.items():
-        value = section.get(path[-1])
-        if isinstance(value, dict) and value.get("name") in kinds:
-            known = kinds[value["name"]].model_fields
-            pruned[path[-1]] = {
-                key: item
-                for key, item in value.items()
-                if key in known or not collector.drop_if_orphaned(value, key, "name", (*path, key))
-            }
+        if path[-1] in section:
+            pruned[path[-1]] = _without_orphans(section[path[-1]], kinds, path, collector)
     recipe: TrainSpec | None = read_section(TrainSpec, pruned, collector, ("train",))
     return recipe
+
+
+def _without_orphans(value: Any, kinds: Mapping[str, Any], path: tuple[str, ...], collector: Collector) -> Any:
+    """A mapping with a ``name``, without the keys that a later change of it orphaned."""
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value["name"] not in kinds:
+        return value
+    known = kinds[value["name"]].model_fields
+    return {
+        key: item
+        for key, item in value.items()
+        if key in known or not collector.drop_if_orphaned(value, key, "name", (*path, key))
+    }
 
 
 def read_section(model: Any, value: Any, collector: Collector, path: tuple[str, ...]) -> Any:
@@ -510,6 +616,8 @@ def read_data(tree: yamlfile.Mapping, collector: Collector) -> DataSpec | None:
         for key, value in section.items()
         if key in taken or not taken or not collector.drop_if_orphaned(section, key, "name", ("data", key))
     }
+    if "mix" in kept:
+        kept["mix"] = _without_orphans(kept["mix"], MIXINGS, ("data", "mix"), collector)
     result: DataSpec | None = read_section(DataSpec, kept, collector, ("data",))
     return result
 

@@ -52,6 +52,18 @@ def test_check_says_how_many_variants_and_trials(tiny: Path, capsys: Captured) -
     assert capsys.readouterr().out == f"{tiny}: sound: 3 variants, 6 trials\n"
 
 
+def test_check_names_the_profiles_and_checks_with_the_one_that_is_chosen(tiny: Path, capsys: Captured) -> None:
+    tiny.write_text(tiny.read_text() + "profiles: {small: {ablation.seeds: 1}, other: {}}\n")
+    assert run("check", str(tiny)) == 0
+    assert run("check", str(tiny), "--profile", "small") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tiny}: sound: 3 variants, 6 trials; profiles: small, other",
+        f"{tiny}: sound: 3 variants, 3 trials; profiles: small, other",
+    ]
+    assert run("check", str(tiny), "--profile", "smal") == 2
+    assert capsys.readouterr().err == "--profile smal: no profile 'smal'; did you mean 'small'?\n"
+
+
 def test_check_goes_through_every_spec_and_exits_2_if_one_is_wrong(
     tiny: Path, tmp_path: Path, capsys: Captured
 ) -> None:
@@ -173,6 +185,87 @@ def test_plan_shows_what_each_variant_adds_and_what_the_seeds_can_tell(tiny: Pat
     assert shown.rstrip().endswith(f"next: ablate sweep {tiny}")
 
 
+def test_show_explains_a_variant_above_its_layers_and_only_on_the_terminal(tiny: Path, capsys: Captured) -> None:
+    assert run("show", str(tiny), "--variant", "se") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("tiny: se\n")
+    assert "compared with 'none'" in shown
+    assert shown.index("insertions") < shown.index("se: layers")
+    assert run("show", str(tiny), "--variant", "se", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["explanation"]["baseline"] == "none"
+    assert found["layers"][0]["node"] == "stem.conv"
+
+
+def test_plan_of_one_variant_certifies_it_alone(tiny: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ablate.certify import Certifier
+
+    certified: list[str] = []
+    original = Certifier.certify
+    monkeypatch.setattr(Certifier, "certify", lambda self, v, b: certified.append(v.name) or original(self, v, b))
+    assert run("plan", str(tiny), "--variant", "between", "--set", "train.epochs=3") == 0
+    shown = capsys.readouterr().out
+    assert certified == ["between"]
+    assert "certificate   certified" in shown
+    assert shown.rstrip().endswith(f"next: ablate plan {tiny} --set train.epochs=3   (all 3 variants)")
+    assert run("plan", str(tiny), "--variant", "between", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["certificate"]["failures"] == []
+
+
+def test_plan_says_the_profile_in_its_caption_and_in_what_comes_next(tiny: Path, capsys: Captured) -> None:
+    tiny.write_text(tiny.read_text() + "profiles: {small: {ablation.seeds: 1}}\n")
+    assert run("plan", str(tiny), "--profile", "small", "--no-timing") == 0
+    shown = capsys.readouterr().out
+    assert "Profile small. " in shown
+    assert shown.rstrip().endswith(f"next: ablate sweep {tiny} --profile small")
+
+
+def test_a_new_study_is_sound_says_what_comes_next_and_trains(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("new", "study", "mine") == 0
+    assert capsys.readouterr().out == "wrote specs/mine.yaml\nnext: ablate check specs/mine.yaml\n"
+    assert run("check", "specs/mine.yaml") == 0
+    assert "sound: 3 variants, 9 trials; profiles: tiny" in capsys.readouterr().out
+    assert run("sweep", "specs/mine.yaml", "--profile", "tiny", "--executor", "local", "--quiet") == 0
+    assert "Profile tiny. " in capsys.readouterr().out
+    assert Study.open(Path("runs/mine-tiny")).spec["profile"] == "tiny"
+
+
+def test_a_new_study_says_every_key_it_has_and_each_line_that_is_commented_out_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ablate.design import study_plan
+    from ablate.scaffold import new_study
+    from ablate.spec import load
+
+    monkeypatch.chdir(tmp_path)
+    file = new_study("mine", Path("specs"))
+    lines = file.read_text().splitlines()
+    assert all(len(line) <= 120 for line in lines)
+    optional = ("  # limit", "  # augment", "    # reduction", "# paper", "#   - {title")
+    opened = [
+        line.replace("# ", "", 1).replace("#  ", "  ", 1) if line.startswith(optional) else line for line in lines
+    ]
+    assert sum(line not in lines for line in opened) == len(optional)
+    values = "{none/4: 98.0, stages/8: 98.5}"
+    file.write_text("\n".join(opened).replace("{none: 98.0, stages: 98.5}", values))
+    assert len(study_plan(load(file)).variants) == 6
+
+
+def test_a_new_study_overwrites_nothing_and_needs_a_name_that_can_be_a_folders(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    assert run("new", "study", "mine", "--folder", str(tmp_path)) == 0
+    (tmp_path / "mine.yaml").write_text("name: precious")
+    assert run("new", "study", "mine", "--folder", str(tmp_path)) == 2
+    assert "mine.yaml is there already; another name, or delete it first" in capsys.readouterr().err
+    assert (tmp_path / "mine.yaml").read_text() == "name: precious"
+    assert run("new", "study", "../mine", "--folder", str(tmp_path)) == 2
+    assert "can't name a folder" in capsys.readouterr().err
+
+
 def test_plan_as_json_has_every_certificate(tiny: Path, capsys: Captured) -> None:
     assert run("plan", str(tiny), "--json") == 0
     records = json.loads(capsys.readouterr().out)
@@ -217,7 +310,7 @@ def test_blocks_lists_them_all_and_describes_one(capsys: Captured) -> None:
     assert listed == list(registry())
     assert run("blocks", "cbam", "--format", "csv") == 0
     described = {row["parameter"]: row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
-    assert set(described) == {"reduction", "min_hidden", "kernel"}
+    assert set(described) == set(registry()["cbam"].Params.model_fields)
     assert all(row["description"] for row in described.values())
     assert run("blocks", "cbm") == 2
     assert capsys.readouterr().err == "no block 'cbm'; did you mean 'cbam'?\n"

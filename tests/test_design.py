@@ -18,7 +18,7 @@ from ablate.errors import UserError
 from ablate.spec import load
 from ablate.yamlfile import dump
 
-DATA = {"name": "fake", "shape": [3, 11, 11], "classes": 5, "size": {"train": 23, "test": 7}, "val": 0.3}
+DATA = {"name": "fake", "shape": [3, 11, 11], "classes": 5, "count": {"train": 23, "test": 7}, "val": 0.3}
 TRAIN = {"epochs": 2, "batch_size": 7, "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}}
 GRAPH = {
     "stem": {"block": "conv_bn_act", "width": 16, "kernel": 3},
@@ -103,7 +103,7 @@ def test_set_reaches_every_section() -> None:
     sets = [
         "ablation.seeds=[3, 5, 7]",
         "train.batch_size=11",
-        "data.size.train=29",
+        "data.count.train=29",
         "report.columns=[params]",
         "execution.threads=2",
         "name=other",
@@ -111,7 +111,7 @@ def test_set_reaches_every_section() -> None:
     plan = planned({"factors": {"placement": PLACEMENT}}, sets=sets)
     assert plan.seeds == [3, 5, 7]
     assert {variant.train.batch_size for variant in plan.variants} == {11}
-    assert {variant.data.params.size.train for variant in plan.variants} == {29}  # type: ignore[attr-defined]
+    assert {variant.data.params.count.train for variant in plan.variants} == {29}  # type: ignore[attr-defined]
     assert (plan.report.columns, plan.execution.threads, plan.tree["name"]) == (["params"], 2, "other")
 
 
@@ -241,7 +241,7 @@ def test_a_data_set_that_does_not_take_a_factors_parameter_makes_it_inactive() -
     data = by_path("data.name", "fake", "mnist5k")
     graph = {**GRAPH, "body": {"block": "conv_bn_act", "width": 16, "stride": 2}}
     plan = planned(
-        {"factors": {"data": data, "noise": by_path("data.size", {"train": 31, "test": 7}, {"train": 37, "test": 7})}},
+        {"factors": {"data": data, "noise": by_path("data.count", {"train": 31, "test": 7}, {"train": 37, "test": 7})}},
         network={"graph": graph},
     )
     assert [variant.inactive_factors() for variant in plan.variants] == [set(), set(), {"noise"}, {"noise"}]
@@ -286,7 +286,7 @@ def test_nodes_without_effect_do_not_count() -> None:
         {"train": TRAIN | {"epochs": 3}},
         {"train": TRAIN | {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.8}}},
         {"train": TRAIN | {"precision": "bf16"}},
-        {"data": DATA | {"size": {"train": 29, "test": 7}}},
+        {"data": DATA | {"count": {"train": 29, "test": 7}}},
         {"data": DATA | {"val": {"fraction": 0.3, "seed": 1}}},
         {"data": DATA | {"augment": ["horizontal_flip"]}},
     ],
@@ -558,9 +558,9 @@ def test_what_the_protocol_can_not_do_is_refused() -> None:
         ({"factors": {"f": by_path("report.columns", ["params"])}}, "not a path that a level may change"),
         ({"factors": {"f": {"a": {"train": {"epochs": 3}}}}}, "'train' is a whole section"),
         ({"factors": {"f": {"a/b": {}}}}, "can't name a level"),
-        ({"factors": {"f=g": {"a": {}}}}, "can't name a level"),
+        ({"factors": {"f=g": {"a": {}}}}, "can't name a factor"),
         ({"factors": {"f": by_path("network.insert.attention.at", "after stem", "a/b")}}, "can't name a level"),
-        ({"design": "random", "factors": {"placement": PLACEMENT}}, "not one of: grid, variants"),
+        ({"design": "random", "factors": {"placement": PLACEMENT}}, "not one of: grid, one_at_a_time, leave_one_out"),
     ],
 )
 def test_an_ablation_that_makes_no_design_says_why(ablation: dict[str, Any], message: str) -> None:
@@ -616,7 +616,7 @@ def test_seeds_are_whole_distinct_and_count_from_0(seeds: Any, message: str) -> 
 def test_names_with_control_characters_are_refused_in_words_without_them(ablation: dict[str, Any]) -> None:
     with pytest.raises(UserError) as caught:
         planned(ablation)
-    problem = next(problem for problem in caught.value.problems if "can't name a level" in problem.message)
+    problem = next(problem for problem in caught.value.problems if "can't name a" in problem.message)
     assert problem.message.isprintable()
 
 
@@ -690,7 +690,7 @@ EVERY_KEY: dict[str, Any] = {
         "name": "fake",
         "shape": [3, 11, 13],
         "classes": 5,
-        "size": {"train": 70, "test": 20},
+        "count": {"train": 70, "test": 20},
         "val": {"size": 15, "seed": 3},
         "limit": {"train": 40, "val": 10, "test": 15},
         "augment": [{"random_crop": {"padding": 2}}],

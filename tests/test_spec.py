@@ -15,7 +15,7 @@ from ablate.yamlfile import Mapping, parse_value
 
 BASE = """\
 name: base
-data: {name: fake, shape: [3, 11, 11], classes: 5, size: {train: 23, test: 7}}
+data: {name: fake, shape: [3, 11, 11], classes: 5, count: {train: 23, test: 7}}
 train:
   epochs: 2
   optimizer: {name: sgd, lr: 0.1, momentum: 0.9, weight_decay: 1.0e-4}
@@ -305,7 +305,7 @@ def test_a_node_that_a_level_removes_is_known_as_removed(write: Write) -> None:
             parse_value("{block: se, reduction: null}"),
             "null at 'reduction' removes nothing",
         ),
-        ("data.size", parse_value("{train: 3, test: null}"), "null at 'test' removes nothing"),
+        ("data.count", parse_value("{train: 3, test: null}"), "null at 'test' removes nothing"),
     ],
 )
 def test_a_level_that_can_not_be_applied_says_why_and_where(write: Write, path: str, value: Any, message: str) -> None:
@@ -455,7 +455,7 @@ def data_of(write: Write, *assignments: Assignment) -> tuple[Any, Collector]:
 def test_what_a_level_orphans_by_another_data_set_is_dropped_and_listed(write: Write) -> None:
     data, collector = data_of(write, level("data.name", "mnist5k"))
     assert data.name == "mnist5k"
-    assert [orphan.path for orphan in collector.orphans] == ["data.shape", "data.classes", "data.size"]
+    assert [orphan.path for orphan in collector.orphans] == ["data.shape", "data.classes", "data.count"]
 
 
 def test_a_root_and_a_download_that_another_data_set_has_no_use_for_are_orphans(write: Write) -> None:

@@ -350,7 +350,7 @@ def _errors(arm: _Arm) -> Iterable[str]:
 
 
 def _caption(study: Study, arms: list[_Arm], shown: list[str]) -> str:
-    said = [_data_text(study, arms), _budget_text(study), _training_text(study, arms)]
+    said = [_profile_text(study), _data_text(study, arms), _budget_text(study), _training_text(study, arms)]
     if any(name not in COSTS for name in shown):
         said.append(
             "± is half the 95% t-interval over seeds (n: how many, where not all); the sampling of images is not in it"
@@ -360,6 +360,10 @@ def _caption(study: Study, arms: list[_Arm], shown: list[str]) -> str:
             "Δ is variant minus baseline, paired by seed, with its 95% t-interval, not corrected for their number"
         )
     return " ".join(f"{sentence.rstrip('.')}." for sentence in said if sentence)
+
+
+def _profile_text(study: Study) -> str:
+    return f"Profile {study.spec['profile']}" if study.spec.get("profile") else ""
 
 
 def _data_text(study: Study, arms: list[_Arm]) -> str:

@@ -1,0 +1,94 @@
+"""A variant, and what makes two variants one: its identity.
+
+The hash of a trial is over its variant's identity, so that whatever changes a result must be in it, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ablate import yamlfile
+from ablate.block import Shape
+from ablate.collect import Orphan
+from ablate.dataset import DataSpec
+from ablate.grammar import TrainSpec
+from ablate.levels import Level
+from ablate.network import Network
+from ablate.spec import Assignment
+from ablate.trainable import Trainable
+
+IDENTITY_FORMAT = 1
+"""Raised when the meaning of an identity changes, so that no stored result is taken for another."""
+
+
+@dataclass
+class Variant:
+    """One network with one training recipe."""
+
+    name: str
+    levels: dict[str, str]
+    """Factor → level. Of a component: ``with`` or ``without``."""
+    network: Network
+    data: DataSpec
+    train: TrainSpec
+    shape: Shape
+    classes: int
+    orphans: tuple[Orphan, ...] = ()
+    assigned: tuple[Assignment, ...] = ()
+    """The assignments of its levels, of the profile and of ``--set`` that took effect."""
+    inactive: tuple[Assignment, ...] = ()
+    """Those that did not: what they were to change is not in this variant."""
+    patched: tuple[Level, ...] = ()
+    baseline: str | None = None
+    """The variant that this one is compared with; ``None`` for a baseline and where there is none."""
+    duplicate_of: str | None = None
+    trainable: Trainable = field(default_factory=Trainable)
+    tree: yamlfile.Mapping = field(default_factory=yamlfile.Mapping, repr=False)
+
+    @cached_property
+    def identity_parts(self) -> dict[str, Any]:
+        """What the variant is, but for names: network, initialisation, recipe, data."""
+        return {
+            "format": IDENTITY_FORMAT,
+            "network": self.network.graph.canonical,
+            "init": self.network.init.model_dump(mode="json"),
+            "train": self.train.identity() | self.trainable.identity(self.network.graph),
+            "data": self.data.identity(),
+        }
+
+    @cached_property
+    def identity(self) -> str:
+        """128 bits of SHA-256, hexadecimal."""
+        return digest(self.identity_parts)
+
+    @property
+    def sameness(self) -> tuple[str, str | None]:
+        """Equal for variants that are one network with one recipe on one folder of data.
+
+        The identity leaves out where the data lie, since a trial's hash has their content; nothing is read here yet.
+        """
+        return self.identity, self.data.root
+
+    def inactive_factors(self) -> frozenset[str]:
+        """The factors whose level changes nothing here because what it changes is not in this variant."""
+        acting = {assignment.layer for assignment in self.assigned}
+        idle = {assignment.layer for assignment in self.inactive} | {orphan.layer for orphan in self.orphans}
+        return frozenset(level.factor for level in self.patched if level.layer in idle and level.layer not in acting)
+
+
+def digest(parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def trial_hash(variant: Variant, seed: int, content_hash: str, numerics: Mapping[str, Any]) -> str:
+    """What a trial is: its variant's identity, the names that seed it, the data's content, the seed, the numerics.
+
+    128 bits of SHA-256. Equal hashes mean equal results, bit for bit, on one kind of machine.
+    """
+    return digest([variant.identity, variant.network.graph.seeding_names, content_hash, seed, dict(numerics)])
