@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ablate import costing
 from ablate import spec as _spec
 from ablate.builder import build as _build
+from ablate.datasets.arrays import hold
 from ablate.design import as_written, study_plan
 from ablate.prepare import prepare
 from ablate.report.tables import Table, ablation_table
@@ -25,12 +26,23 @@ if TYPE_CHECKING:
     from torch import fx
 
 
-def load(source: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | None = None) -> _spec.Spec:
+def load(
+    source: str | Path | Mapping[str, Any],
+    *,
+    set: Mapping[str, Any] | None = None,
+    profile: str | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> _spec.Spec:
     """A spec, from a file or a mapping; ``set`` maps dotted paths to values, as ``--set`` does.
 
+    ``profile`` names one of the spec's profiles, as ``--profile`` does.
+    ``data`` hands over arrays of this program for a spec that says ``data: {name: arrays}``: a mapping of ``train``
+    and, as there are, ``val`` (used by ``val: own``) and ``test`` to (images, labels), and of ``classes`` to names.
+    Images are uint8 (N, C, H, W), (N, H, W, C) or (N, H, W), labels whole numbers (N,), of numpy or torch.
     ``ablate.UserError`` carries everything that is wrong with it.
     """
-    spec = _spec.load(source, sets=set or {})
+    held = {"data.content": hold(data)} if data is not None else {}
+    spec = _spec.load(source, sets={**(set or {}), **held}, profile=profile)
     study_plan(spec)
     return spec
 

@@ -198,12 +198,7 @@ def ray_session(numerics: Numerics, concurrent: int, data: Iterable[ImageData]) 
         yield
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
-    arrays = sum(
-        split.images.nbytes + split.labels.nbytes
-        for item in data
-        for split in (item.train, item.val, item.test)
-        if split is not None
-    )
+    arrays = sum(item.nbytes for item in data)
     # Sockets have names of 107 bytes at most: the folder's name must be short.
     with tempfile.TemporaryDirectory(prefix="abl", dir=_short_temporary_folder(), ignore_cleanup_errors=True) as folder:
         ray.init(

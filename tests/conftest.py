@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 TINY = """\
 name: tiny
-data: {name: fake, shape: [3, 11, 13], classes: 5, size: {train: 60, test: 20}, val: 0.25}
+data: {name: fake, shape: [3, 11, 13], classes: 5, count: {train: 60, test: 20}, val: 0.25}
 train: {epochs: 2, batch_size: 16, optimizer: {name: sgd, lr: 0.05, momentum: 0.9}}
 network:
   graph:

@@ -13,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import functional as reference
 
-from ablate.batches import Augmentation, Batches, HorizontalFlip, RandomCrop, augmentations, evaluation_batches
+from ablate.augment import Augmentation, augmentations
+from ablate.augmentations.horizontal_flip import HorizontalFlip
+from ablate.augmentations.random_crop import RandomCrop
+from ablate.batches import Batches, evaluation_batches
 from ablate.dataset import ImageData, Split
 from ablate.streams import generator
 
@@ -190,7 +193,10 @@ def test_a_batch_size_below_one_is_refused(size: int) -> None:
 
 
 def test_the_registry_lists_the_augmentations_by_name() -> None:
-    assert augmentations() == {"horizontal_flip": HorizontalFlip, "random_crop": RandomCrop}
+    known = augmentations()
+    assert list(known) == sorted(known)
+    assert known["horizontal_flip"] is HorizontalFlip
+    assert known["random_crop"] is RandomCrop
 
 
 def test_the_module_and_the_data_sets_do_not_import_torch_nor_pyarrow() -> None:

@@ -1,8 +1,7 @@
-"""From ``data:`` in a spec to arrays: the grammar, held-out and limited splits, statistics, and every refusal."""
+"""From ``data:`` in a spec to arrays: resized, held-out and limited splits, statistics, and every refusal."""
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,23 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, ValidationError
+from PIL import Image
+from torchvision.transforms import functional as reference
 
-from ablate import dataset
-from ablate.batches import HorizontalFlip, RandomCrop
+from ablate import datagrammar, datakind, subsets
 from ablate.dataset import (
     DataInfo,
     DataSet,
-    DataSetParams,
     DataSpec,
     ImageData,
     RawData,
     Split,
-    find,
     load,
-    registry,
     root_of,
     shape_of,
 )
@@ -41,21 +38,11 @@ def spec(name: str = "fake", **fields: Any) -> DataSpec:
 
 def small(**fields: Any) -> DataSpec:
     """23 train and 11 test images in three classes, made up."""
-    return spec(**{"shape": [2, 5, 7], "classes": 3, "size": {"train": 23, "test": 11}, **fields})
+    return spec(**{"shape": [2, 5, 7], "classes": 3, "count": {"train": 23, "test": 11}, **fields})
 
 
 def loaded(data: DataSpec, **options: Any) -> ImageData:
     return load(data, base=Path("/nowhere"), **options)
-
-
-def complaints(error: ValidationError) -> dict[tuple[int | str, ...], str]:
-    return {item["loc"]: item["msg"] for item in error.errors()}
-
-
-def refused(**fields: Any) -> dict[tuple[int | str, ...], str]:
-    with pytest.raises(ValidationError) as caught:
-        DataSpec.model_validate(fields)
-    return complaints(caught.value)
 
 
 @pytest.fixture
@@ -74,8 +61,8 @@ def given_split() -> Iterator[Any]:
             return RawData(as_split(train), None if test is None else as_split(test), NAMES, "a test's labels")
 
     yield made.update
-    dataset._registry.pop("given")
-    dataset._grammar.cache_clear()
+    datakind._registry.pop("given")
+    datagrammar._grammar.cache_clear()
 
 
 def as_split(labels: list[int]) -> Split:
@@ -88,225 +75,43 @@ def counts(split: Split | None) -> list[int]:
     return [int((split.labels == label).sum()) for label in range(3)]
 
 
-# ---- the registry ----
+# ---- size ----
 
 
-def test_every_data_set_is_found_by_its_name() -> None:
-    assert list(registry()) == ["cifar10", "cifar100", "fake", "mnist", "mnist5k", "parquet"]
-    assert find("fake").name == "fake"
+@pytest.mark.parametrize("shape", [[1, 11, 13], [3, 11, 13], [2, 11, 13]])
+@pytest.mark.parametrize("size", [[5, 7], [23, 29], [11, 5]])
+def test_images_are_resized_as_torchvision_resizes_pil_images(shape: list[int], size: list[int]) -> None:
+    fields = {"shape": shape, "classes": 3, "count": {"train": 11, "test": 3}}
+    plain, data = loaded(spec(**fields)), loaded(spec(**fields, size=size))
+    assert data.input_shape == (shape[0], *size)
+    assert shape_of(spec(**fields, size=size)) == ((shape[0], *size), 3)
+    rows = np.arange(11)
+    for image, ours in zip(plain.train.batch(rows), data.train.batch(rows), strict=True):
+        theirs = [np.asarray(reference.resize(Image.fromarray(channel), size)) for channel in image]
+        assert np.array_equal(ours, np.stack(theirs))
 
 
-def test_an_unknown_name_is_a_key_error_with_a_hint() -> None:
-    with pytest.raises(KeyError, match="did you mean 'cifar10'"):
-        find("cifra10")
+def test_resized_images_are_close_to_those_of_an_antialiased_tensor() -> None:
+    fields = {"shape": [3, 31, 29], "classes": 3, "count": {"train": 11, "test": 3}}
+    plain, data = loaded(spec(**fields)), loaded(spec(**fields, size=[13, 11]))
+    rows = np.arange(11)
+    whole = torch.from_numpy(plain.train.batch(rows)).float()
+    theirs = torch.nn.functional.interpolate(whole, [13, 11], mode="bilinear", antialias=True)
+    assert np.abs(data.train.batch(rows) - theirs.numpy()).max() < 1.01
 
 
-def test_one_name_cannot_be_given_twice() -> None:
-    with pytest.raises(ValueError, match="data set 'fake' is defined in"):
-        type("Other", (DataSet,), {"__module__": __name__}, name="fake")
+def test_the_statistics_and_the_hash_are_of_the_resized_images() -> None:
+    plain, data = loaded(small()), loaded(small(size=[10, 14]))
+    assert data.content_hash != plain.content_hash
+    pixels = data.train.batch(np.arange(23)) / 255
+    assert data.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+    assert data.description == "fake (made-up images, 14×10 pixels): 23 train, 11 test"
+    assert loaded(small(size=[5, 7])).content_hash == plain.content_hash  # their own size
 
 
-def test_a_parameter_cannot_take_the_name_of_a_common_field() -> None:
-    class Clash(DataSetParams):
-        root: str = "x"
-
-    with pytest.raises(ValueError, match=r"names of data's own: \['root'\]"):
-        type("Clashing", (DataSet,), {"__module__": __name__, "Params": Clash}, name="clashing")
-
-
-@pytest.mark.parametrize("name", list(registry()))
-def test_every_parameter_has_a_description_and_every_set_a_summary(name: str) -> None:
-    fields = {**DataSpec.model_fields, **find(name).Params.model_fields}
-    assert [field for field, info in fields.items() if not info.description] == []
-    assert find(name).summary()
-
-
-# ---- the grammar ----
-
-
-def test_a_spec_reads_as_written_with_defaults_filled_in() -> None:
-    read = small(val=0.2, augment=["horizontal_flip", {"random_crop": {"padding": 4}}])
-    assert read.augment == [HorizontalFlip(), RandomCrop(padding=4)]
-    assert (read.val, read.limit, read.normalize, read.download, read.root) == (0.2, None, "dataset", False, None)
-    assert spec().params.model_dump() == {"shape": [3, 224, 224], "classes": 1000, "size": {"train": 512, "test": 128}}
-
-
-def test_a_resolved_spec_reads_back_to_itself() -> None:
-    written = small(
-        val={"size": 5},
-        limit={"train": 7},
-        normalize={"mean": [0.5, 0.5], "std": [0.1, 1]},
-        augment=[{"random_crop": {"padding": 4}}, "horizontal_flip"],
-    )
-    plain = json.loads(json.dumps(written.model_dump(mode="json")))
-    assert "null" not in json.dumps([plain, spec("mnist5k").model_dump(mode="json")])
-    assert plain["augment"] == [{"random_crop": {"padding": 4}}, "horizontal_flip"]
-    assert DataSpec.model_validate(plain) == written
-    assert DataSpec.model_validate(spec("mnist5k").model_dump()) == spec("mnist5k")
-    assert pickle.loads(pickle.dumps(written)) == written
-
-
-def test_within_a_larger_spec_errors_keep_their_path_and_come_all_at_once() -> None:
-    class Whole(BaseModel):
-        data: DataSpec
-
-    with pytest.raises(ValidationError) as caught:
-        Whole.model_validate(
-            {
-                "data": {
-                    "name": "fake",
-                    "clases": 3,
-                    "val": 5,
-                    "limit": {"trian": 1},
-                    "shape": [1, 2],
-                    "augment": ["flip", {"random_crop": {"pad": 1}}],
-                }
-            }
-        )
-    assert set(complaints(caught.value)) == {
-        ("data", "clases"),
-        ("data", "val"),
-        ("data", "limit", "trian"),
-        ("data", "shape"),
-        ("data", "augment", 0),
-        ("data", "augment", 1, "random_crop", "padding"),
-        ("data", "augment", 1, "random_crop", "pad"),
-    }
-
-
-def test_an_unknown_key_gets_a_hint_over_common_and_own_parameters() -> None:
-    assert refused(name="fake", clases=3)[("clases",)] == "unknown key; did you mean 'classes'?"
-    assert refused(name="fake", dowload=True)[("dowload",)] == "unknown key; did you mean 'download'?"
-    # a parameter of another data set is unknown to this one
-    assert refused(name="mnist5k", classes=3)[("classes",)].startswith("unknown key; one of: augment, download")
-
-
-def test_an_unknown_data_set_gets_a_hint() -> None:
-    assert refused(name="minst")[("name",)] == "unknown data set 'minst'; did you mean 'mnist'?"
-
-
-def test_a_spec_without_a_name_is_refused() -> None:
-    assert refused(val=0.2) == {("name",): "Field required"}
-    assert list(refused(name=3)) == [("name",)]
-
-
-@pytest.mark.parametrize(
-    ("val", "message"),
-    [
-        (5, "5 is a whole number; write a fraction between 0 and 1, or {size: 5} for a number of examples"),
-        (0, "0 is a whole number; write a fraction between 0 and 1, or {size: 0} for a number of examples"),
-        (1.0, "1.0 is no fraction; it lies between 0 and 1, both excluded"),
-        (0.0, "0.0 is no fraction; it lies between 0 and 1, both excluded"),
-        (-0.2, "-0.2 is no fraction; it lies between 0 and 1, both excluded"),
-        (float("nan"), "nan is no fraction; it lies between 0 and 1, both excluded"),
-        (True, "True is no hold-out; write a fraction (0.2) or {size: …}"),
-        ("0.2", "'0.2' is no hold-out; write a fraction (0.2) or {size: …}"),
-        ([0.2], "[0.2] is no hold-out; write a fraction (0.2) or {size: …}"),
-        ({}, "write either size (a number of examples) or fraction, one of the two"),
-        ({"size": 3, "fraction": 0.1}, "write either size (a number of examples) or fraction, one of the two"),
-    ],
-)
-def test_a_hold_out_that_cannot_be_meant_is_refused(val: Any, message: str) -> None:
-    assert refused(name="fake", val=val) == {("val",): message}
-
-
-@pytest.mark.parametrize(
-    ("fields", "place"),
-    [
-        ({"val": {"size": 0}}, ("val", "size")),
-        ({"val": {"size": 2.5}}, ("val", "size")),
-        ({"val": {"fraction": 1.5}}, ("val", "fraction")),
-        ({"val": {"size": 3, "seed": -1}}, ("val", "seed")),
-        ({"val": {"size": 3, "sed": 1}}, ("val", "sed")),
-        ({"limit": {"train": 0}}, ("limit", "train")),
-        ({"limit": {"valid": 3}}, ("limit", "valid")),
-        ({"limit": 3}, ("limit",)),
-        ({"normalize": {"mean": [0.1]}}, ("normalize", "std")),
-        ({"normalize": {"mean": [0.1], "std": [0]}}, ("normalize", "std", 0)),
-        ({"normalize": {"mean": [float("inf")], "std": [1]}}, ("normalize", "mean", 0)),
-        ({"normalize": {"mean": [], "std": [1]}}, ("normalize", "mean")),
-        ({"download": "yes"}, ("download",)),
-        ({"root": 3}, ("root",)),
-        ({"shape": [3, 0, 8]}, ("shape", 1)),
-        ({"shape": [3, 8, 4097]}, ("shape", 2)),
-        ({"classes": 10**9}, ("classes",)),
-        ({"classes": 3.7}, ("classes",)),
-        ({"size": {"train": 0}}, ("size", "train")),
-    ],
-)
-def test_a_wrong_value_is_refused_at_its_own_place(fields: dict[str, Any], place: tuple[str | int, ...]) -> None:
-    assert list(refused(name="fake", **fields)) == [place]
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ("datset", "unknown normalization 'datset'; did you mean 'dataset'? or a mapping with mean and std"),
-        (3, "3 is no normalization; write dataset, none, or a mapping with mean and std"),
-        (None, "None is no normalization; write dataset, none, or a mapping with mean and std"),
-    ],
-)
-def test_an_unknown_normalization_is_refused(value: Any, message: str) -> None:
-    assert refused(name="fake", normalize=value) == {("normalize",): message}
-
-
-@pytest.mark.parametrize(
-    ("item", "message"),
-    [
-        ("horizontal_flp", "unknown augmentation 'horizontal_flp'; did you mean 'horizontal_flip'?"),
-        ({"cutout": {"size": 3}}, "unknown augmentation 'cutout'; one of: horizontal_flip, random_crop"),
-        ("random_crop", "'random_crop' needs parameters; write {random_crop: {padding: …}}"),
-        (3, "3 is no augmentation; write its name, or a mapping with one key, the name, and its parameters"),
-        (
-            {"horizontal_flip": {}, "random_crop": {"padding": 1}},
-            "{'horizontal_flip': {}, 'random_crop': {'padding': 1}} is no augmentation; write its name, or a mapping "
-            "with one key, the name, and its parameters",
-        ),
-    ],
-)
-def test_an_augmentation_that_is_none_is_refused(item: Any, message: str) -> None:
-    assert refused(name="fake", augment=["horizontal_flip", item]) == {("augment", 1): message}
-
-
-@pytest.mark.parametrize("padding", [0, -1, 513, 2.5, "4", None])
-def test_a_padding_out_of_range_is_refused(padding: Any) -> None:
-    wrong = refused(name="fake", augment=[{"random_crop": {"padding": padding}}])
-    assert list(wrong) == [("augment", 0, "random_crop", "padding")]
-
-
-def test_the_same_augmentation_twice_is_refused() -> None:
-    # both would draw the same numbers from the one stream that bears their name
-    wrong = refused(name="fake", augment=["horizontal_flip", {"horizontal_flip": {}}])
-    assert wrong == {("augment",): "'horizontal_flip' is listed twice"}
-
-
-def test_a_key_that_the_data_set_would_not_use_is_refused() -> None:
-    wrong = refused(name="mnist5k", root="there", download=True)
-    assert wrong == {
-        ("root",): "'mnist5k' reads no folder; remove this key",
-        ("download",): "'mnist5k' has nothing to download; remove this key",
-    }
-    assert list(refused(name="parquet", root="there", download=True)) == [("download",)]
-
-
-def test_parquet_needs_a_root() -> None:
-    assert list(refused(name="parquet")) == [("root",)]
-    assert list(refused(name="parquet", root=None)) == [("root",)]
-
-
-def test_the_json_schema_has_the_keys_of_each_data_set() -> None:
-    class Whole(BaseModel):
-        data: DataSpec = Field()
-
-    schema = Whole.model_json_schema()
-    kinds = {kind["properties"]["name"]["const"]: kind for kind in schema["$defs"]["DataSpec"]["anyOf"]}
-    assert list(kinds) == list(registry())
-    assert kinds["parquet"]["required"] == ["name", "root"]
-    assert "classes" in kinds["fake"]["properties"]
-    assert "classes" not in kinds["mnist5k"]["properties"]
-    assert all(kind["additionalProperties"] is False for kind in kinds.values())
-    used = {word.rsplit("/", 1)[1] for word in json.dumps(schema).split('"') if word.startswith("#/$defs/")}
-    assert used <= set(schema["$defs"])
+def test_a_size_that_no_memory_holds_is_refused_before_it_is_made() -> None:
+    with pytest.raises(UserError, match=r"images of 4096×4096 pixels take 48\.0 GiB; at most 8"):
+        loaded(spec(shape=[3, 5, 7], classes=3, count={"train": 1024, "test": 1}, size=4096))
 
 
 # ---- val ----
@@ -327,7 +132,7 @@ def test_val_is_held_out_of_train_and_nothing_is_lost_or_doubled(given_split: An
 def test_shares_are_in_proportion_to_within_one_example(sizes: list[int], data: st.DataObject) -> None:
     total = sum(sizes)
     size = data.draw(st.integers(0, total))
-    shares = dataset._proportional(np.array(sizes), size)
+    shares = subsets.proportional(np.array(sizes), size)
     assert shares.sum() == size
     assert all(abs(share - size * count / total) < 1 for share, count in zip(shares.tolist(), sizes, strict=True))
 
@@ -394,13 +199,13 @@ def test_limit_counts_what_is_kept_after_val_was_held_out(given_split: Any) -> N
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=9).filter(any), st.data())
 def test_a_limit_is_shared_out_as_evenly_as_the_classes_allow(sizes: list[int], data: st.DataObject) -> None:
     total = data.draw(st.integers(0, sum(sizes)))
-    shares = dataset._balanced(np.array(sizes), total)
+    shares = subsets.balanced(np.array(sizes), total)
     assert shares.sum() == total
     assert (shares <= sizes).all()
     short = [share for share, size in zip(shares, sizes, strict=True) if share < size]
     assert not short or shares.max() - min(short) <= 1
     if total:
-        assert (dataset._balanced(np.array(sizes), total - 1) <= shares).all()
+        assert (subsets.balanced(np.array(sizes), total - 1) <= shares).all()
 
 
 def test_a_smaller_limit_keeps_some_of_what_a_larger_one_keeps(given_split: Any) -> None:
@@ -458,10 +263,10 @@ def test_a_label_out_of_range_is_refused_by_its_row(given_split: Any, label: int
     ("fields", "message"),
     [
         (
-            {"shape": [3, 4096, 4096], "size": {"train": 1000}},
+            {"shape": [3, 4096, 4096], "count": {"train": 1000}},
             "1,000 images of 4096×4096 pixels take 46.9 GiB; at most 8",
         ),
-        ({"shape": [1, 1, 1], "size": {"train": 60_000_000}}, "60,000,000 examples; at most 50,000,000"),
+        ({"shape": [1, 1, 1], "count": {"train": 60_000_000}}, "60,000,000 examples; at most 50,000,000"),
     ],
 )
 def test_a_split_that_no_machine_could_hold_is_refused_before_it_is_made(fields: Any, message: str) -> None:
@@ -469,11 +274,23 @@ def test_a_split_that_no_machine_could_hold_is_refused_before_it_is_made(fields:
         loaded(spec(**fields))
 
 
+@pytest.mark.parametrize("ask", [loaded, shape_of])
+def test_an_augmentation_that_the_images_cannot_have_is_refused(ask: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        ask(
+            small(augment=["horizontal_flip", {"color_jitter": {"hue": 0.1}}, {"random_erasing": {"value": [1, 2, 3]}}])
+        )
+    assert str(caught.value).splitlines() == [
+        "data.augment.1.color_jitter: colours are known of 1 or 3 channels, and the images have 2",
+        "data.augment.2.random_erasing: 3 number(s) as value for images of 2 channel(s)",
+    ]
+
+
 # ---- normalisation, hash, description ----
 
 
 def test_statistics_are_those_of_the_train_images_that_are_left() -> None:
-    data = loaded(small(size={"train": 3001, "test": 3}, val=0.3, limit={"train": 1500}))
+    data = loaded(small(count={"train": 3001, "test": 3}, val=0.3, limit={"train": 1500}))
     pixels = data.train.images.astype(np.longdouble) / 255
     assert len(data.train) == 1500
     assert data.mean == pytest.approx([float(m) for m in pixels.mean((0, 2, 3))], rel=1e-14)
@@ -515,7 +332,7 @@ def test_equal_data_have_equal_hashes_and_any_change_another() -> None:
             small(limit={"train": 22}),
             small(limit={"test": 10}),
             small(shape=[2, 7, 5]),
-            small(size={"train": 23, "test": 12}),
+            small(count={"train": 23, "test": 12}),
         )
     ]
     assert len(same) == 1

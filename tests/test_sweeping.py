@@ -249,7 +249,7 @@ def finished(folder: Path) -> dict[str, int]:
 def test_a_sweep_killed_with_all_its_processes_loses_no_finished_trial(
     tiny: Path, tmp_path: Path, sweep_spec: Sweep
 ) -> None:
-    tiny.write_text(tiny.read_text().replace("size: {train: 60", "size: {train: 600"))
+    tiny.write_text(tiny.read_text().replace("count: {train: 60", "count: {train: 600"))
     undisturbed = comparable(sweep_spec(tiny, tmp_path / "undisturbed", executor="local"))
     folder = tmp_path / "killed"
     process = start_sweep(tiny, folder)
@@ -271,7 +271,7 @@ def test_a_sweep_killed_with_all_its_processes_loses_no_finished_trial(
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny: Path, tmp_path: Path) -> None:
-    tiny.write_text(tiny.read_text().replace("size: {train: 60", "size: {train: 600"))
+    tiny.write_text(tiny.read_text().replace("count: {train: 60", "count: {train: 600"))
     folder = tmp_path / "s"
     process = start_sweep(tiny, folder)
     deadline = time.monotonic() + 240

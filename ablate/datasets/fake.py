@@ -11,24 +11,16 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from ablate.dataset import (
-    MAX_CLASSES,
-    MAX_SIDE,
-    DataInfo,
-    DataSet,
-    DataSetParams,
-    RawData,
-    Shape,
-    Split,
-    check_size,
-)
+from ablate.datachecks import MAX_CLASSES, MAX_SIDE, Shape, check_size
+from ablate.datakind import DataInfo, DataSet, DataSetParams, RawData
+from ablate.splits import Split
 from ablate.streams import stream_seed
 
 CELLS = 7
 """A pattern is CELLS × CELLS cells of even brightness."""
 
 
-class FakeSize(DataSetParams):
+class FakeCount(DataSetParams):
     train: PositiveInt = Field(512, description="train examples")
     test: PositiveInt = Field(128, description="test examples")
 
@@ -38,7 +30,7 @@ class FakeParams(DataSetParams):
         [3, 224, 224], min_length=3, max_length=3, description="channels, height, width"
     )
     classes: int = Field(1000, ge=1, le=MAX_CLASSES, description="number of classes")
-    size: FakeSize = Field(FakeSize(), description="examples in each split")
+    count: FakeCount = Field(FakeCount(), description="examples in each split")
 
 
 class Fake(DataSet, name="fake"):
@@ -53,7 +45,7 @@ class Fake(DataSet, name="fake"):
     @classmethod
     def load(cls, params: FakeParams, root: Path | None, download: bool) -> RawData:
         names = tuple(str(label) for label in range(params.classes))
-        train, test = (_split(params, name, count) for name, count in params.size.model_dump().items())
+        train, test = (_split(params, name, count) for name, count in params.count.model_dump().items())
         return RawData(train, test, names, "made-up images")
 
 

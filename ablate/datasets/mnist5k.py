@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ablate.dataset import DataInfo, DataSet, RawData, Split, user_error
+from ablate.datachecks import user_error
+from ablate.datakind import DataInfo, DataSet, RawData
+from ablate.splits import Split
 
 SHAPE = (1, 28, 28)
 ROWS, CLASSES, PER_CLASS = 5_000, 10, 500

@@ -16,24 +16,21 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ablate.dataset import (
+from ablate.datachecks import (
     MAX_BYTES,
     MAX_CLASSES,
     MAX_SIDE,
-    DataInfo,
-    DataSet,
-    DataSetParams,
-    RawData,
     Shape,
-    Split,
+    check_every_class,
     check_labels,
     check_size,
     user_error,
 )
+from ablate.datakind import DataInfo, DataSet, DataSetParams, RawData
 from ablate.errors import UserError, listed
+from ablate.images import FORMATS, first_line
+from ablate.splits import Split
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-"""Few on purpose: other formats of PIL's run programs (EPS) or are rarely tested against hostile files."""
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 ROWS_AT_A_TIME = 512
 
@@ -51,6 +48,7 @@ class Parquet(DataSet, name="parquet"):
 
     Params = ParquetParams
     folder = "required"
+    without_effect = frozenset({"title"})
 
     @classmethod
     def info(cls, params: ParquetParams, root: Path | None) -> DataInfo:
@@ -66,7 +64,7 @@ class Parquet(DataSet, name="parquet"):
             labels = table.labels()
             names = table.class_names() or _numbered(labels)
             check_labels(labels, len(names), table.name)
-            _check_present(labels, names, table.name)
+            check_every_class(labels, names, table.name)
             shape = table.shape()
             train = Split(table.images(shape), labels)
         test = None if params.test == "none" else _test(root, params, shape, len(names))
@@ -218,7 +216,7 @@ class _Table:
         except UserError:
             raise
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise user_error(f"{self.name}: damaged or cut off: {_first_line(error)}", "root") from error
+            raise user_error(f"{self.name}: damaged or cut off: {first_line(error)}", "root") from error
 
 
 def _opened(root: Path, name: str) -> Any:
@@ -238,7 +236,7 @@ def _opened(root: Path, name: str) -> Any:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise user_error(f"{name}: no parquet file, or damaged: {_first_line(error)}", "root") from error
+        raise user_error(f"{name}: no parquet file, or damaged: {first_line(error)}", "root") from error
 
 
 def _decoded(encoded: bytes | None, file: str, row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -267,7 +265,7 @@ def _decoded(encoded: bytes | None, file: str, row: int) -> np.ndarray[Any, np.d
         Image.DecompressionBombError,
         Image.DecompressionBombWarning,
     ) as error:
-        raise user_error(f"{where}: the image cannot be read: {_first_line(error)}") from error
+        raise user_error(f"{where}: the image cannot be read: {first_line(error)}") from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
@@ -276,19 +274,6 @@ def _numbered(labels: np.ndarray[Any, Any]) -> tuple[str, ...]:
     return tuple(str(label) for label in range(int(labels.max(initial=0)) + 1))
 
 
-def _check_present(labels: np.ndarray[Any, Any], names: tuple[str, ...], file: str) -> None:
-    absent = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
-    if len(absent):
-        more = f" (nor have {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise user_error(
-            f"{file}: class '{names[absent[0]]}' (label {absent[0]}) has no example{more}", hint="labels count from 0"
-        )
-
-
 def _said(shape: tuple[int, ...]) -> str:
     channels, height, width = shape
     return f"{width}×{height} pixels, {'grey' if channels == 1 else 'in colour'}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

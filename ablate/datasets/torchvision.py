@@ -1,6 +1,7 @@
-"""The data sets that torchvision downloads and reads: MNIST, CIFAR-10, CIFAR-100.
+"""The data sets that torchvision downloads and reads: MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100.
 
-MNIST: LeCun, Bottou, Bengio and Haffner, 1998. CIFAR: Krizhevsky, 2009.
+MNIST: LeCun, Bottou, Bengio and Haffner, 1998. CIFAR: Krizhevsky, 2009. Fashion-MNIST: Xiao, Rasul and Vollgraf, 2017
+(arXiv:1708.07747).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ablate.dataset import DataInfo, DataSet, RawData, Shape, Split, check_labels, check_size, user_error
+from ablate.datachecks import Shape, check_labels, check_size, user_error
+from ablate.datakind import DataInfo, DataSet, RawData
+from ablate.splits import Split
 
 UNREADABLE = (
     OSError,
@@ -131,3 +134,11 @@ class Cifar100(TorchvisionSet, name="cifar100"):
     torchvision_class, files = "CIFAR100", "cifar-100-python"
     shape, classes = (3, 32, 32), 100
     source = "photographs of Krizhevsky, 2009"
+
+
+class FashionMnist(TorchvisionSet, name="fashion_mnist"):
+    """Fashion-MNIST: 60,000 train and 10,000 test pictures of clothes, 1×28×28, by torchvision."""
+
+    torchvision_class, files = "FashionMNIST", "FashionMNIST/raw"
+    shape, classes = (1, 28, 28), 10
+    source = "pictures of clothes of Xiao et al., 2017"

@@ -43,7 +43,11 @@ def idx(values: np.ndarray[Any, Any]) -> bytes:
 
 @pytest.fixture
 def mnist(tmp_path: Path) -> Path:
-    raw = tmp_path / "MNIST" / "raw"
+    return write_idx(tmp_path, "MNIST")
+
+
+def write_idx(tmp_path: Path, name: str) -> Path:
+    raw = tmp_path / name / "raw"
     raw.mkdir(parents=True)
     for part, count, seed in (("train", TRAIN, 0), ("t10k", TEST, 1)):
         (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(noise(count, 28, 28, seed=seed)))
@@ -59,6 +63,13 @@ def test_mnist_comes_back_as_it_was_written(mnist: Path) -> None:
     assert data.train.labels.tolist() == [i % 10 for i in range(TRAIN)]
     assert data.class_names == tuple("0123456789")
     assert data.description == "mnist (handwritten digits of LeCun et al., 1998): 23 train, 11 test"
+
+
+def test_fashion_mnist_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    data = loaded("fashion_mnist", write_idx(tmp_path, "FashionMNIST"))
+    assert np.array_equal(data.train.batch(np.arange(TRAIN))[:, 0], noise(TRAIN, 28, 28))
+    assert data.class_names[0] == "T-shirt/top"
+    assert data.description == "fashion_mnist (pictures of clothes of Xiao et al., 2017): 23 train, 11 test"
 
 
 def test_files_that_are_there_are_not_downloaded_again(mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:

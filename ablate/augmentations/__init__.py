@@ -1,0 +1,1 @@
+"""One random change of training images a file; the contract is in ablate.augment."""
