@@ -14,31 +14,25 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
-from ablate.block import Value
-from ablate.builder import build, parameter_digests, seed_noise, tensor_digest
+from ablate.builder import build, parameter_digests, tensor_digest
 from ablate.costing import Cost, cost_of
 from ablate.dataset import DataSpec, ImageData
-from ablate.design import Variant
-from ablate.errors import listed
-from ablate.graph import INPUT, Graph, Node
-from ablate.streams import generator
-from ablate.train import Numerics, Trial, first_batches, process_settings
+from ablate.graph import Graph
+from ablate.optimizing import make_loss
+from ablate.passes import Probe, called_problems, dead_nodes, first_output, first_pass, gradient_check
+from ablate.train import Numerics, first_batches, process_settings, trial_of
+from ablate.trainable import freeze
+from ablate.variant import Variant
 
 BATCH = 8
-DRAWS = 16
-"""How often random parameters are drawn before a gradient counts as zero: a ReLU may be silent for one draw."""
-ZERO = 1e-10
-"""A gradient this small, in float64 and relative to the network's largest, is rounding and no gradient."""
 
 
 @dataclass
@@ -97,27 +91,22 @@ class Certifier:
             self._batches(variant, baseline, certificate)
         return certificate
 
-    def _trial(self, variant: Variant) -> Trial:
-        network = variant.network
-        augment = tuple(variant.data.augment)
-        return Trial(
-            "", variant.name, self.seed, network.graph, network.init.recipe, variant.train, augment, self.numerics
-        )
-
     def _build(self, variant: Variant) -> fx.GraphModule:
-        return build(variant.network.graph, seed=self.seed, recipe=variant.network.init.recipe)
+        network = build(variant.network.graph, seed=self.seed, recipe=variant.network.init.recipe)
+        freeze(network, variant.trainable)
+        return network
 
     def _passes(self, variant: Variant, baseline: Variant | None, certificate: Certificate) -> None:
         graph = variant.network.graph
         data = self.data_of(variant.data)
         x, y = _real_batch(data)
-        network = self._build(variant)
+        network, probe = self._build(variant), Probe(self.seed, variant.trainable)
         certificate.passes = {"batch": len(x), "nodes": len(graph.nodes)}
         certificate.failures += dead_nodes(graph)
         try:
-            certificate.failures += _called_problems(network, graph, x, self.seed)
-            loss, problems = first_pass(network, x, y, self.seed)
-            gradients = gradient_check(network, graph, x, y, self.seed)
+            certificate.failures += called_problems(probe, network, graph, x)
+            loss, problems = first_pass(probe, network, x, y, make_loss(variant.train, graph.classes))
+            gradients = gradient_check(probe, network, graph, x, y)
             starts_equal = self._starts_equal(variant, baseline, x) if baseline is not None else None
         except Exception as error:  # whatever a block raises: the other variants are certified all the same
             certificate.failures.append(f"a pass over {len(x)} images raises {type(error).__name__}: {error}")
@@ -133,7 +122,7 @@ class Certifier:
         """Whether the whole network's first output equals the baseline's (a residual weight that starts at 0)."""
         if variant.shape != baseline.shape or variant.classes != baseline.classes:
             return False
-        outputs = [_output(self._build(each), x, self.seed) for each in (variant, baseline)]
+        outputs = [first_output(Probe(self.seed, each.trainable), self._build(each), x) for each in (variant, baseline)]
         return outputs[0].shape == outputs[1].shape and bool((outputs[0] == outputs[1]).all())
 
     def _shared(self, variant: Variant, baseline: Variant, certificate: Certificate) -> None:
@@ -165,8 +154,9 @@ class Certifier:
         differs = [
             what
             for what, same in {
-                "data": _without(variant.data, "augment") == _without(baseline.data, "augment"),
+                "data": _without(variant.data, "augment", "mix") == _without(baseline.data, "augment", "mix"),
                 "augmentation": variant.data.augment == baseline.data.augment,
+                "mixing": variant.data.mix == baseline.data.mix,
                 "batch size": variant.train.batch_size == baseline.train.batch_size,
             }.items()
             if not same
@@ -180,7 +170,7 @@ class Certifier:
     def _first_digest(self, variant: Variant) -> str:
         if variant.name not in self._first:
             digest = hashlib.sha256()
-            for x, y in first_batches(self._trial(variant), self.data_of(variant.data), 2):
+            for x, y in first_batches(trial_of(variant, self.seed, self.numerics), self.data_of(variant.data), 2):
                 digest.update((tensor_digest(x) + tensor_digest(y)).encode())
             self._first[variant.name] = digest.hexdigest()[:32]
         return self._first[variant.name]
@@ -192,9 +182,10 @@ def _without(data: DataSpec, *fields: str) -> dict[str, Any]:
 
 def _real_batch(data: ImageData) -> tuple[Tensor, Tensor]:
     """The first training images, as float32 in [0, 1] normalised, and their labels."""
-    images = torch.from_numpy(data.train.images[:BATCH].copy()).float() / 255
+    rows = np.arange(min(BATCH, len(data.train)))
+    images = torch.from_numpy(data.train.batch(rows)).float() / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
-    return (images - mean) / std, torch.from_numpy(data.train.labels[:BATCH].copy())
+    return (images - mean) / std, torch.from_numpy(data.train.labels[rows])
 
 
 def used_keys(variant: Variant) -> dict[str, Any]:
@@ -209,10 +200,15 @@ def used_keys(variant: Variant) -> dict[str, Any]:
 
     count = sum(1 for section in ("network", "data", "train") for _ in leaves(variant.tree.get(section, {})))
     return {
-        "used": count - len(variant.orphans),
+        # An entry of a list that is without use leaves the list one key.
+        "used": count - sum(1 for orphan in variant.orphans if not _is_entry(orphan.path)),
         "orphans": [asdict(orphan) for orphan in variant.orphans],
         "inactive": [{"path": a.dotted, "layer": a.layer} for a in variant.inactive],
     }
+
+
+def _is_entry(path: str) -> bool:
+    return any(part.isdigit() for part in path.split("."))
 
 
 def effective_sizes(graph: Graph) -> list[str]:
@@ -257,168 +253,6 @@ def difference(graph: Graph, baseline: Graph, cost: Cost) -> dict[str, Any]:
             if stages.get(name) != base_stages.get(name)
         },
     }
-
-
-def dead_nodes(graph: Graph) -> list[str]:
-    """Nodes that the output does not depend on."""
-    return [
-        f"node '{node.name}' is without effect: the output does not depend on it"
-        for node in graph.nodes
-        if node.name not in graph.reachable
-    ]
-
-
-def _called_problems(network: fx.GraphModule, graph: Graph, x: Tensor, seed: int) -> list[str]:
-    """Run the module itself: it calls what the graph says, which reads what the graph says and writes nothing there."""
-    watch = _Watch(graph, x)
-    names = dict.fromkeys(node.module for node in graph.nodes)
-    modules = {name: network.get_submodule(name) for name in names}
-    handles = [module.register_forward_pre_hook(partial(watch.before, name)) for name, module in modules.items()]
-    handles += [module.register_forward_hook(partial(watch.after, name)) for name, module in modules.items()]
-    with torch.no_grad():
-        network.train()
-        seed_noise(network, seed, 0)
-        output = network(x)
-    for handle in handles:
-        handle.remove()
-    return watch.problems(output)
-
-
-class _Watch:
-    """Follows the calls of a network's modules, by hooks, along the graph that it was built from."""
-
-    def __init__(self, graph: Graph, x: Tensor) -> None:
-        self.graph = graph
-        self.waiting: dict[str, list[Node]] = {}
-        for node in graph.in_execution_order:
-            self.waiting.setdefault(node.module, []).append(node)
-        self.values: dict[Value, Tensor] = {INPUT: x}
-        self.calls: Counter[str] = Counter()
-        self.read: list[tuple[Tensor, int, Tensor]] = []
-        self.found: list[str] = []
-
-    def before(self, module_name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self.read = [(tensor, tensor._version, tensor.detach().clone()) for tensor in args]
-        if self.waiting[module_name]:
-            node = self.waiting[module_name][0]
-            sources = [self.values.get(source) for source in node.inputs]
-            if len(args) != len(sources) or any(arg is not source for arg, source in zip(args, sources, strict=True)):
-                self.found.append(f"node '{node.name}' does not read {listed(node.inputs)}")
-
-    def after(self, module_name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        self.calls[module_name] += 1
-        if self.waiting[module_name]:
-            self.values[self.waiting[module_name].pop(0).name] = output
-        if any(_was_changed(tensor, version, copy) for tensor, version, copy in self.read):
-            message = f"node '{module_name}' writes into what it reads; a branch grafted there would read that"
-            self.found.append(message)
-
-    def problems(self, output: Tensor) -> list[str]:
-        wanted = Counter(node.module for node in self.graph.nodes)
-        missed = [
-            f"node '{name}' was called {self.calls[name]} times, not {count}"
-            for name, count in wanted.items()
-            if self.calls[name] != count
-        ]
-        if output is not self.values.get(self.graph.output):
-            missed.append(f"the network's output is not that of '{self.graph.output}'")
-        return list(dict.fromkeys([*missed, *self.found]))
-
-
-def _was_changed(tensor: Tensor, version: int, copy: Tensor) -> bool:
-    # The version misses what is written by way of ``.data``; the values miss a write of what was there already.
-    return tensor._version != version or not torch.allclose(tensor.detach(), copy, rtol=0, atol=0, equal_nan=True)
-
-
-def first_pass(network: fx.GraphModule, x: Tensor, y: Tensor, seed: int) -> tuple[float, list[str]]:
-    """(loss, problems) of one forward and backward pass as initialised: everything finite."""
-    network.train()
-    seed_noise(network, seed, 0)
-    network.zero_grad(set_to_none=True)
-    loss = F.cross_entropy(network(x), y)
-    problems = [] if bool(loss.isfinite()) else ["the loss is not finite before the first step"]
-    loss.backward()  # type: ignore[no-untyped-call]
-    problems += [
-        f"the gradient of '{name}' is not finite before the first step"
-        for name, parameter in network.named_parameters()
-        if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
-    ]
-    return float(loss.detach()), problems
-
-
-def gradient_check(network: fx.GraphModule, graph: Graph, x: Tensor, y: Tensor, seed: int) -> dict[str, Any]:
-    """With all parameters random, in float64: every trainable parameter has a gradient that is not zero.
-
-    Random, since a residual weight of 0 or a zeroed last norm hides what stands behind it. Several draws, since a
-    narrow ReLU may be silent in one. What autograd reaches in training, with a gradient of zero, and what has one in
-    evaluation mode, is cancelled by batch norm in training (a bias before it) and named, as are the parameters that
-    their block declares invariant.
-    """
-    double = network.double()
-    trainable = {n: p for n, p in double.named_parameters() if p.requires_grad and p.numel() > 0}
-    frozen = [n for n, p in double.named_parameters() if not p.requires_grad]
-    declared = _invariant(graph)
-    open_names = set(trainable)
-    reached: set[str] = set()
-    draws = 0
-    for draw in range(DRAWS):
-        if not open_names - declared:
-            break
-        open_names -= _with_gradient(double, x.double(), y, seed, draw, training=True)
-        reached |= {name for name in open_names if trainable[name].grad is not None}
-        draws = draw + 1
-    cancelled: set[str] = set()
-    if open_names - declared:
-        for draw in range(DRAWS):
-            cancelled |= open_names & reached & _with_gradient(double, x.double(), y, seed, draw, training=False)
-    without = sorted(open_names - declared - cancelled)
-    return {
-        "parameters": len(trainable),
-        "with_gradient": len(trainable) - len(open_names),
-        "draws": draws,
-        "invariant": sorted(open_names & declared),
-        "cancelled_by_batch_norm": sorted(cancelled - declared),
-        "frozen": frozen,
-        "without": without,
-    }
-
-
-def _invariant(graph: Graph) -> set[str]:
-    return {f"{node.module}.{name}" for node in graph.nodes for name in node.block.invariant_parameters}
-
-
-def _with_gradient(network: fx.GraphModule, x: Tensor, y: Tensor, seed: int, draw: int, *, training: bool) -> set[str]:
-    """The parameters that have a gradient at one random setting of all of them."""
-    _randomise(network, seed, draw)
-    network.train(training)
-    seed_noise(network, seed, draw)
-    network.zero_grad(set_to_none=True)
-    F.cross_entropy(network(x), y).backward()  # type: ignore[no-untyped-call]
-    sizes = {
-        name: float(parameter.grad.abs().max())
-        for name, parameter in network.named_parameters()
-        if parameter.grad is not None and parameter.numel() > 0
-    }
-    largest = max(sizes.values(), default=0.0)
-    return {name for name, size in sizes.items() if size > ZERO * largest}
-
-
-@torch.no_grad()
-def _randomise(network: nn.Module, seed: int, draw: int) -> None:
-    """Weights normal with variance 1/fan-in, everything else standard normal."""
-    for name, parameter in network.named_parameters():
-        stream = generator(seed, "certify", name, draw)
-        scale = parameter[0].numel() ** -0.5 if parameter.ndim >= 2 and parameter.numel() else 1.0
-        values = torch.randn(parameter.shape, generator=stream, dtype=torch.float64)
-        parameter.copy_(values * scale)
-
-
-def _output(network: fx.GraphModule, x: Tensor, seed: int) -> Tensor:
-    network.train()
-    seed_noise(network, seed, 0)
-    with torch.no_grad():
-        output: Tensor = network(x)
-    return output
 
 
 def protocol(variant: Variant) -> list[str]:

@@ -1,7 +1,9 @@
 """One variant, one seed → one result. A plain loop, in memory, one stream of random numbers per purpose.
 
-ResNet-20 on 4,000 MNIST digits takes about 20 s an epoch on one CPU thread. Accuracies and errors are in percent,
-losses in nats.
+ResNet-20 on 4,000 MNIST digits takes about 20 s an epoch on one CPU thread. Accuracies and errors are in percent.
+``val.loss`` and ``test.loss`` are the plain cross-entropy, in nats; ``train.loss`` is the recipe's loss on the batches
+as they were trained on. Where ``data.mix`` mixes labels, ``train.accuracy`` counts an image as right that is taken for
+the class with the largest share.
 """
 
 from __future__ import annotations
@@ -12,21 +14,23 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import lr_scheduler, swa_utils
 
 from ablate.batches import Batches, evaluation_batches
 from ablate.builder import build, seed_noise
-from ablate.dataset import ImageData, Split
-from ablate.grammar import Adam, AdamW, Constant, Cosine, EarlyStopping, MultiStep, OneCycle, Sgd, TrainSpec
+from ablate.dataset import Examples, ImageData
 from ablate.graph import Graph
+from ablate.optimizing import hard_labels, make_average, make_loss, make_optimizer, make_schedule
+from ablate.recipe import EarlyStopping, TrainSpec
 from ablate.streams import stream_seed
+from ablate.trainable import Trainable, freeze, training_mode
+from ablate.variant import Variant
 
 EVALUATION_BATCH = 512
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -60,6 +64,24 @@ class Trial:
     train: TrainSpec
     augment: tuple[Any, ...]
     numerics: Numerics
+    trainable: Trainable = field(default_factory=Trainable)
+    mix: Any = None
+
+
+def trial_of(variant: Variant, seed: int, numerics: Numerics, key: str = "") -> Trial:
+    """What the certificate, the executors and the estimate of the time all train. ``key`` is the trial's hash."""
+    return Trial(
+        hash=key,
+        variant=variant.name,
+        seed=seed,
+        graph=variant.network.graph,
+        init=variant.network.init.recipe,
+        train=variant.train,
+        augment=tuple(variant.data.augment),
+        numerics=numerics,
+        trainable=variant.trainable,
+        mix=variant.data.mix,
+    )
 
 
 @dataclass
@@ -152,13 +174,19 @@ class _Run:
         self.layout = torch.channels_last if trial.numerics.channels_last else torch.contiguous_format
         network = build(trial.graph, seed=trial.seed, recipe=trial.init)
         self.network: nn.Module = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
-        self.batches = Batches(data.train, data, trial.augment, self.recipe.batch_size, trial.seed, self.device)
-        self.optimizer = make_optimizer(self.recipe, self.network)
-        self.schedule, self.schedule_by_step = make_schedule(self.recipe, self.optimizer, len(self.batches))
+        freeze(self.network, trial.trainable)
+        self.batches = Batches(
+            data.train, data, trial.augment, self.recipe.batch_size, trial.seed, self.device, trial.mix
+        )
+        self.loss = make_loss(self.recipe, trial.graph.classes, self.device)
+        self.optimizer = make_optimizer(self.recipe, self.network, trial.trainable)
+        self.schedule = make_schedule(self.recipe, self.optimizer, len(self.batches))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
         self.average = make_average(self.recipe, self.network)
         self.stopping = Stopping(self.recipe.early_stopping) if self.recipe.early_stopping else None
         self.step = 0
+        self.lr = self.recipe.optimizer.lr
+        """The rate of the last step, of what no group gives one of its own."""
         self.test_readings = 0
         self.train_seconds = 0.0
 
@@ -187,10 +215,8 @@ class _Run:
         began = time.monotonic()
         loss, accuracy = self._train_epoch(epoch - 1)
         self.train_seconds += time.monotonic() - began
-        row: Row = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
+        row: Row = {"epoch": epoch, "lr": self.lr}
         row |= {"train.loss": loss, "train.accuracy": accuracy, "train.error": 100.0 - accuracy}
-        if not self.schedule_by_step:
-            self.schedule.step()
         if math.isfinite(loss):
             if self.data.val is not None:
                 row |= self._evaluate(self._selected(), self.data.val).metrics("val")
@@ -201,23 +227,27 @@ class _Run:
 
     def _train_epoch(self, index: int) -> tuple[float, float]:
         """(mean loss, accuracy in percent) over the batches as they were trained on; one synchronisation at the end."""
-        self.network.train()
+        training_mode(self.network, self.trial.trainable)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         count = 0
         for x, y in self.batches.epoch(index):
-            seed_noise(self.network, self.trial.seed, self.step)
-            # For what draws from torch's own stream (a third party's dropout): never what an earlier trial left there.
-            torch.manual_seed(stream_seed(self.trial.seed, "global", self.step))
-            x = x.to(memory_format=self.layout)
-            with self._autocast():
-                scores = self.network(x)
-                loss = F.cross_entropy(scores, y, label_smoothing=self.recipe.loss.label_smoothing)
-            self._update(loss)
-            loss_sum += loss.detach().double() * len(y)
-            correct += (scores.detach().argmax(1) == y).sum()
+            loss, scores = self.one_step(x, y)
+            loss_sum += loss.double() * len(y)
+            correct += (scores.argmax(1) == hard_labels(y)).sum()
             count += len(y)
         return float(loss_sum) / count, 100.0 * int(correct) / count
+
+    def one_step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(loss, scores), detached, of one batch, after which the weights have moved."""
+        seed_noise(self.network, self.trial.seed, self.step)
+        # For what draws from torch's own stream (a third party's dropout): never what an earlier trial left there.
+        torch.manual_seed(stream_seed(self.trial.seed, "global", self.step))
+        with self._autocast():
+            scores = self.network(x.to(memory_format=self.layout))
+            loss = self.loss(scores, y)
+        self._update(loss)
+        return loss.detach(), scores.detach()
 
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -227,8 +257,8 @@ class _Run:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.schedule_by_step:
-            self.schedule.step()
+        self.lr = self.optimizer.param_groups[0]["lr"]
+        self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.step += 1
@@ -242,7 +272,7 @@ class _Run:
         return self._evaluate(network, self.data.test)
 
     @torch.no_grad()
-    def _evaluate(self, network: nn.Module, split: Split) -> _Evaluation:
+    def _evaluate(self, network: nn.Module, split: Examples) -> _Evaluation:
         network.eval()
         predicted, losses = [], []
         for x, y in evaluation_batches(split, self.data, EVALUATION_BATCH, self.device):
@@ -307,60 +337,9 @@ class Stopping:
         return self.waited >= self.spec.patience
 
 
-def make_optimizer(recipe: TrainSpec, network: nn.Module) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    match recipe.optimizer:
-        case Sgd() as o:
-            return torch.optim.SGD(
-                parameters, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay, nesterov=o.nesterov
-            )
-        case Adam() | AdamW() as o:
-            kind = torch.optim.AdamW if isinstance(o, AdamW) else torch.optim.Adam
-            betas = (o.betas[0], o.betas[1])
-            return kind(parameters, lr=o.lr, betas=betas, eps=o.eps, weight_decay=o.weight_decay)
-
-
-def make_schedule(
-    recipe: TrainSpec, optimizer: torch.optim.Optimizer, steps_per_epoch: int
-) -> tuple[lr_scheduler.LRScheduler, bool]:
-    """The schedule, and whether it moves by the step (otherwise by the epoch)."""
-    steps = recipe.epochs * steps_per_epoch
-    match recipe.schedule:
-        case Constant():
-            return lr_scheduler.ConstantLR(optimizer, factor=1.0), False
-        case MultiStep() as s:
-            return lr_scheduler.MultiStepLR(optimizer, milestones=s.milestones, gamma=s.gamma), False
-        case Cosine() as s:
-            return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps, eta_min=s.floor), True
-        case OneCycle() as s:
-            return _one_cycle(optimizer, recipe.optimizer.lr, steps, s), True
-
-
-def _one_cycle(optimizer: torch.optim.Optimizer, peak: float, steps: int, spec: OneCycle) -> lr_scheduler.LRScheduler:
-    # The momentum stays what the spec says: torch would cycle it too, between 0.85 and 0.95.
-    # torch divides by warmup × steps - 1: at exactly 0 it needs a nudge.
-    warmup = spec.warmup if spec.warmup * steps != 1 else spec.warmup * (1 + 1e-9)
-    return lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=peak,
-        total_steps=steps,
-        pct_start=warmup,
-        div_factor=spec.start_factor,
-        final_div_factor=spec.final_factor,
-        cycle_momentum=False,
-    )
-
-
-def make_average(recipe: TrainSpec, network: nn.Module) -> swa_utils.AveragedModel | None:
-    if recipe.ema is None:
-        return None
-    average = swa_utils.get_ema_multi_avg_fn(recipe.ema.decay)  # type: ignore[no-untyped-call]
-    return swa_utils.AveragedModel(network, multi_avg_fn=average, use_buffers=True)
-
-
 def first_batches(trial: Trial, data: ImageData, count: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
     """The first batches of a trial, as its training would see them."""
-    batches = Batches(data.train, data, trial.augment, trial.train.batch_size, trial.seed)
+    batches = Batches(data.train, data, trial.augment, trial.train.batch_size, trial.seed, mix=trial.mix)
     for index, batch in enumerate(batches.epoch(0)):
         if index == count:
             return
@@ -393,16 +372,13 @@ def _result(
 def time_steps(trial: Trial, data: ImageData, steps: int) -> float:
     """Estimated seconds of a trial: a few real steps and one evaluation batch, timed after one step to warm up."""
     run = _Run(trial, data)
-    run.network.train()
+    training_mode(run.network, trial.trainable)
     durations = []
     batches = run.batches.epoch(0)
     for _, (x, y) in zip(range(steps + 1), batches, strict=False):
         began = time.monotonic()
-        seed_noise(run.network, trial.seed, run.step)
-        with run._autocast():
-            loss = F.cross_entropy(run.network(x.to(memory_format=run.layout)), y)
-        run._update(loss)
-        float(loss.detach())
+        loss, _ = run.one_step(x, y)
+        float(loss)
         durations.append((time.monotonic() - began) / len(y))
     per_image = min(durations[1:] or durations)
     # A forward pass is a third of a training step's work.

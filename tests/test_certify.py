@@ -26,7 +26,7 @@ from ablate.graph import Node
 from ablate.spec import load
 from ablate.train import Numerics, first_batches
 
-DATA = {"name": "fake", "shape": [3, 11, 13], "classes": 5, "size": {"train": 29, "test": 7}, "val": 0.3}
+DATA = {"name": "fake", "shape": [3, 11, 13], "classes": 5, "count": {"train": 29, "test": 7}, "val": 0.3}
 TRAIN = {"epochs": 1, "batch_size": 5, "optimizer": {"name": "sgd", "lr": 0.1}}
 GRAPH: dict[str, dict[str, Any]] = {
     "stem": {"block": "conv_bn_act", "width": 16, "kernel": 3},
@@ -459,6 +459,70 @@ def test_a_frozen_parameter_is_exempt_and_listed(monkeypatch: pytest.MonkeyPatch
     certificate = certified()
     assert certificate.failures == []
     assert certificate.passes["gradients"]["frozen"] == ["stem.conv.weight"]
+
+
+def test_what_the_recipe_freezes_is_exempt_and_listed() -> None:
+    certificate = certified(train=TRAIN | {"freeze": ["stem", "body.0.bn1"]})
+    assert certificate.failures == []
+    gradients = certificate.passes["gradients"]
+    wanted = ["stem.conv.weight", *(f"{bn}.{p}" for bn in ("stem.bn", "body.0.bn1") for p in ("weight", "bias"))]
+    assert gradients["frozen"] == wanted
+    assert gradients["parameters"] == gradients["with_gradient"] == len(list(parameters())) - len(wanted)
+
+
+def parameters() -> Iterator[nn.Parameter]:
+    return build(as_written(load(spec())).network.graph).parameters()
+
+
+def test_a_fault_is_no_matter_where_it_is_frozen_and_is_one_where_it_alone_is_trained() -> None:
+    faulty = insertion("test_unused")
+    frozen = certified(faulty, train=TRAIN | {"freeze": ["insert.extra"]})
+    assert (frozen.failures, frozen.passes["gradients"]["frozen"]) == ([], ["stem_extra.conv.weight"])
+    trained = certified(faulty, train=TRAIN | {"only": ["insert.extra", "head"]})
+    assert trained.failures == ["parameter 'stem_extra.conv.weight' never receives a gradient"]
+
+
+def test_a_frozen_norm_normalises_by_its_statistics_and_cancels_no_bias() -> None:
+    graph = {
+        "conv": {"block": "conv", "width": 7, "bias": True},
+        "bn": {"block": "batch_norm"},
+        "act": {"block": "act"},
+        "head": GRAPH["head"],
+    }
+    certificate = certified({"graph": graph}, train=TRAIN | {"freeze": ["bn"]})
+    assert certificate.failures == []
+    assert certificate.passes["gradients"]["cancelled_by_batch_norm"] == []
+    assert certificate.passes["gradients"]["with_gradient"] == 4
+
+
+def test_a_variant_with_a_frozen_norm_does_not_start_as_its_baseline() -> None:
+    _, conv, norm = certificates(
+        {"base": {}, "conv": {"train.freeze": ["stem.conv"]}, "norm": {"train.freeze": ["stem.bn"]}}
+    )
+    assert conv.passes["starts_as_baseline"] is True
+    assert norm.passes["starts_as_baseline"] is False
+    assert conv.failures == norm.failures == []
+
+
+def test_the_first_loss_is_the_recipes() -> None:
+    data = data_of(DataSpec.model_validate(DATA))
+    variant = as_written(load(spec()))
+    network = build(variant.network.graph)
+    images = torch.from_numpy(data.train.images[:8]).float() / 255  # type: ignore[union-attr]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
+    scores = network((images - mean) / std).detach()
+    y = F.one_hot(torch.from_numpy(data.train.labels[:8]), 5).float()
+    binary = certified(train=TRAIN | {"loss": {"name": "bce"}}).passes["first_loss"]
+    assert binary == pytest.approx(float(F.binary_cross_entropy(scores.sigmoid(), y)), rel=1e-5)
+
+
+def test_an_insertion_that_is_not_there_to_be_frozen_is_listed_and_takes_no_key_away() -> None:
+    variants = {"with": {}, "without": {"network.insert.extra": None}}
+    recipe = TRAIN | {"freeze": ["insert.extra", "stem"]}
+    with_it, without = certificates(variants, insertion("se"), train=recipe)
+    assert without.keys["orphans"] == [{"path": "train.freeze.0", "value": "insert.extra", "layer": "spec"}]
+    assert with_it.keys["used"] - without.keys["used"] == 2  # the insertion's block and at
+    assert without.failures == with_it.failures == []
 
 
 @pytest.mark.parametrize("name", ["test_in_place", "test_hidden_write"])

@@ -24,8 +24,8 @@ from ablate.builder import build, seed_noise
 from ablate.collect import Collector
 from ablate.dataset import DataSpec, ImageData, Split
 from ablate.dataset import load as load_data
-from ablate.grammar import EarlyStopping, TrainSpec
 from ablate.network import read_network
+from ablate.recipe import EarlyStopping, TrainSpec
 from ablate.train import Numerics, Outcome, Stopping, Trial, epochs, first_batches, time_steps, train
 
 STEM = {"block": "conv_bn_act", "width": 7, "kernel": 3}
@@ -86,7 +86,7 @@ def blocks_of_this_file() -> Iterator[None]:
 
 @lru_cache(maxsize=8)
 def arrays(train_size: int = 31, val: float | None = 0.3) -> ImageData:
-    section = {"name": "fake", "shape": [3, 9, 11], "classes": 5, "size": {"train": train_size, "test": 13}}
+    section = {"name": "fake", "shape": [3, 9, 11], "classes": 5, "count": {"train": train_size, "test": 13}}
     return load_data(DataSpec.model_validate(section | ({"val": val} if val else {})), base=Path())
 
 
@@ -257,6 +257,14 @@ def test_a_milestone_is_counted_in_epochs_and_shown_in_the_rows() -> None:
     assert [row["lr"] for row in rows] == pytest.approx([0.05, 0.05, 0.005])
 
 
+def test_the_rate_of_a_row_is_that_of_the_epochs_last_step() -> None:
+    _, rows = finished(trial(schedule={"name": "polynomial", "warmup_epochs": 1, "warmup_start": 0.2}))
+    steps = len(Batches(arrays().train, arrays(), (), BATCH, SEED))
+    rising = 0.2 + 0.8 * (steps - 1) / steps
+    falling = [1 - (epoch * steps - 1) / (2 * steps) for epoch in (1, 2)]
+    assert [row["lr"] for row in rows] == pytest.approx([0.05 * share for share in (rising, *falling)])
+
+
 @pytest.mark.parametrize(("warmup", "epoch_count", "size"), [(0.5, 1, 8), (0.25, 1, 15), (1 / 3, 1, 10), (0.3, 1, 3)])
 def test_one_cycle_runs_however_few_steps_there_are(warmup: float, epoch_count: int, size: int) -> None:
     of = trial(schedule={"name": "one_cycle", "warmup": warmup}, epochs=epoch_count)
@@ -270,6 +278,41 @@ def test_label_smoothing_is_in_the_training_loss_and_not_in_the_evaluation() -> 
     assert_same_weights(outcome.weights, loop.network.state_dict())
     assert [row["train.loss"] for row in rows] == pytest.approx(loop.losses, abs=1e-6)
     assert outcome.result["metrics"]["test.loss"] == pytest.approx(evaluated(loop.network, arrays().test)[0], abs=1e-5)
+
+
+class HalfAndHalf:
+    """Labels shared with the example before in the batch, 0.7 to 0.3; images as they are."""
+
+    def __call__(self, x: Tensor, y: Tensor, classes: int, *name: str | int) -> tuple[Tensor, Tensor]:
+        soft = F.one_hot(y, classes).float()
+        return x, 0.7 * soft + 0.3 * soft.roll(1, 0)
+
+
+@pytest.mark.parametrize("section", [{"name": "cross_entropy"}, {"name": "bce"}, {"name": "mse"}])
+def test_mixed_labels_are_in_the_loss_and_the_largest_share_in_the_accuracy(section: dict[str, Any]) -> None:
+    # one step an epoch: what is reported is what the network as initialised gives
+    of = changed(trial(loss=section, epochs=1, batch_size=31), mix=HalfAndHalf())
+    data = arrays()
+    ((x, y),) = first_batches(changed(of, mix=None), data)
+    network = build(of.graph, seed=SEED, recipe=of.init).to(memory_format=torch.channels_last)
+    scores = network(x).detach()
+    mixed = 0.7 * F.one_hot(y, 5) + 0.3 * F.one_hot(y.roll(1), 5)
+    p = scores.sigmoid()
+    wanted = {
+        "cross_entropy": -(mixed * scores.log_softmax(1)).sum(1).mean(),
+        "bce": -(mixed * p.log() + (1 - mixed) * (1 - p).log()).mean(),
+        "mse": (mixed - scores).square().mean(),
+    }[section["name"]]
+    outcome, (row,) = finished(of)
+    assert row["train.loss"] == pytest.approx(float(wanted), rel=1e-5)
+    assert row["train.accuracy"] == pytest.approx(100 * float((scores.argmax(1) == y).double().mean()))
+    network.load_state_dict(outcome.weights or {})
+    assert outcome.result["metrics"]["test.loss"] == pytest.approx(evaluated(network, data.test)[0], abs=1e-5)
+
+
+def test_a_loss_for_hard_labels_trains() -> None:
+    _, rows = finished(trial(loss={"name": "multi_margin"}))
+    assert rows[-1]["train.loss"] < rows[0]["train.loss"]
 
 
 def test_gradients_are_clipped_to_the_norm() -> None:
@@ -587,3 +630,21 @@ def test_a_trial_can_be_left_after_any_epoch() -> None:
 
 def test_an_estimate_of_the_time_grows_with_the_epochs() -> None:
     assert 0 < time_steps(trial(epochs=1), arrays(), 2) < math.inf
+
+
+def test_the_steps_that_are_timed_are_those_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    of, data, losses = trial(loss={"name": "bce", "label_smoothing": 0.3}), arrays(), []
+    one_step = training._Run.one_step
+
+    def noted(run: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        loss, scores = one_step(run, x, y)
+        losses.append(float(loss))
+        return loss, scores
+
+    monkeypatch.setattr(training._Run, "one_step", noted)
+    time_steps(of, data, 2)
+    timed = losses[:]
+    losses.clear()
+    finished(of)
+    assert len(timed) == 3
+    assert timed == pytest.approx(losses[:3])
