@@ -10,12 +10,14 @@ sum out: the paper's plain network, 28.54 against 25.03% top-1 error on ImageNet
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, PositiveInt
 
 from ablate.block import BlockParams, Composite, Scope, Value, once
 from ablate.blocks._activations import Activation
+from ablate.blocks._norms import BLOCKS, NORM_HELP, Norm
+from ablate.blocks._shortcuts import SHORTCUT_HELP, Shortcut, add_shortcut
 
 
 class Basic(Composite, name="basic"):
@@ -24,30 +26,20 @@ class Basic(Composite, name="basic"):
     class Params(BlockParams):
         width: PositiveInt = Field(description="output channels")
         stride: PositiveInt = once(1, description="step of the first convolution, in pixels")
-        shortcut: Literal["pad", "project", "none"] = Field(
-            "project",
-            description="where width or size change: zero channels (pad) or a 1 × 1 convolution (project); "
-            "none: no residual connection at all",
-        )
+        shortcut: Shortcut = Field("project", description=SHORTCUT_HELP)
         act: Activation = Field("relu", description="activation after bn1 and after the sum")
+        norm: Norm = Field("batch", description=NORM_HELP)
 
     @classmethod
     def expand(cls, scope: Scope, params: Any, *inputs: Value) -> Value:
         (x,) = inputs
-        y = scope.add("conv1", "conv", x, width=params.width, kernel=3, stride=params.stride)
-        y = scope.add("bn1", "batch_norm", y)
+        width, stride, norm = params.width, params.stride, BLOCKS[params.norm]
+        y = scope.add("conv1", "conv", x, width=width, kernel=3, stride=stride)
+        y = scope.add("bn1", norm, y)
         y = scope.add("act1", "act", y, kind=params.act)
-        y = scope.add("conv2", "conv", y, width=params.width, kernel=3)
-        y = scope.add("bn2", "batch_norm", y)
+        y = scope.add("conv2", "conv", y, width=width, kernel=3)
+        y = scope.add("bn2", norm, y)
         if params.shortcut != "none":
-            y = scope.add("add", "add", y, add_shortcut(scope, params, x))
+            x = add_shortcut(scope, x, kind=params.shortcut, width=width, stride=stride, norm=params.norm)
+            y = scope.add("add", "add", y, x)
         return scope.add("act", "act", y, kind=params.act)
-
-
-def add_shortcut(scope: Scope, params: Any, x: Value) -> Value:
-    if params.stride == 1 and scope.shape(x)[0] == params.width:
-        return scope.add("shortcut", "identity", x)
-    if params.shortcut == "pad":
-        return scope.add("shortcut", "pad_shortcut", x, width=params.width, stride=params.stride)
-    x = scope.add("shortcut.conv", "conv", x, width=params.width, kernel=1, stride=params.stride)
-    return scope.add("shortcut.bn", "batch_norm", x)

@@ -1,6 +1,6 @@
 """Fully connected layer.
 
-y = W x + b        (C,) -> (width,)
+y = W x + b        (C,) -> (width,); tokens (N, D) -> (N, width), each by itself
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from ablate.blocks._shapes import vector
 
 
 class Linear(Block, nn.Linear, name="linear"):
-    """Fully connected layer on a vector."""
+    """Fully connected layer on a vector, or on each of several tokens."""
 
     class Params(BlockParams):
         width: PositiveInt = Field(description="output features")
         bias: bool = Field(True, description="add a learnable constant to each output")
 
     def __init__(self, params: Params, shape: Shape) -> None:
-        super().__init__(vector(self.name, shape), params.width, bias=params.bias)
+        features = shape[1] if len(shape) == 2 else vector(self.name, shape)
+        super().__init__(features, params.width, bias=params.bias)

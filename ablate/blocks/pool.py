@@ -3,6 +3,8 @@
 global_pool   (C, H, W) -> (C,)
 max_pool      (C, H, W) -> (C, H', W'),  H' = (H + 2 padding - kernel) // stride + 1; padding never wins
 avg_pool      likewise; zeros of the padding count in the mean, as in torch
+
+With ``ceil`` a window may hang over the far edge, ⌈ ⌉ in the place of //; what it lacks there counts for nothing.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class WindowParams(BlockParams):
         "kernel", description="step of the window, in pixels; kernel: windows side by side"
     )
     padding: NonNegativeInt = Field(0, description="added on each side, in pixels; at most kernel // 2")
+    ceil: bool = Field(False, description="also the last window, where it hangs over the edge")
 
     @model_validator(mode="after")
     def padding_is_at_most_half_a_window(self) -> Self:
@@ -63,10 +66,14 @@ class WindowPool(Block):
         super().__init__()
         window_fits(self.name, shape, params.kernel, params.padding)
         self.kernel, self.stride, self.padding = params.kernel, params.pixels_of_stride, params.padding
+        self.ceil = params.ceil
 
     @classmethod
     def effective(cls, params: Any, *shapes: Shape) -> dict[str, Any]:
-        return {**params.model_dump(mode="json"), "stride": params.pixels_of_stride}
+        stride = params.pixels_of_stride
+        answer = {**params.model_dump(mode="json", exclude={"ceil"}), "stride": stride}
+        hangs_over = any((size + 2 * params.padding - params.kernel) % stride for size in shapes[0][1:])
+        return {**answer, "ceil": True} if params.ceil and hangs_over else answer
 
     @classmethod
     def is_identity(cls, params: Any, *shapes: Shape) -> bool:
@@ -80,11 +87,11 @@ class MaxPool(WindowPool, name="max_pool"):
     """Maximum over windows."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, self.kernel, self.stride, self.padding)
+        return F.max_pool2d(x, self.kernel, self.stride, self.padding, ceil_mode=self.ceil)
 
 
 class AvgPool(WindowPool, name="avg_pool"):
     """Mean over windows; zeros of the padding count."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, self.kernel, self.stride, self.padding)
+        return F.avg_pool2d(x, self.kernel, self.stride, self.padding, self.ceil)

@@ -19,6 +19,7 @@ from ablate.block import INIT_RECIPES, Block, Shape, Stream, registry
 IMAGE: Shape = (7, 13, 5)
 WIDE: Shape = (16, 13, 5)
 VECTOR: Shape = (7,)
+TOKENS: Shape = (10, 12)
 
 CASES: dict[str, list[tuple[dict[str, Any], tuple[Shape, ...]]]] = {
     "conv": [
@@ -26,7 +27,7 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Shape, ...]]]] = {
         ({"width": 14, "kernel": 5, "stride": 2, "groups": 7, "dilation": 1, "bias": True}, (IMAGE,)),
         ({"width": 3, "kernel": 4, "padding": 1}, (IMAGE,)),
     ],
-    "linear": [({"width": 11}, (VECTOR,)), ({"width": 11, "bias": False}, (VECTOR,))],
+    "linear": [({"width": 11}, (VECTOR,)), ({"width": 11, "bias": False}, (VECTOR,)), ({"width": 11}, (TOKENS,))],
     "batch_norm": [({}, (IMAGE,)), ({}, (VECTOR,))],
     "add": [({}, (IMAGE, IMAGE)), ({}, (VECTOR, VECTOR, VECTOR))],
     "concat": [({}, (IMAGE, (3, 13, 5))), ({}, (VECTOR, (2,), (5,)))],
@@ -34,10 +35,43 @@ CASES: dict[str, list[tuple[dict[str, Any], tuple[Shape, ...]]]] = {
     "residual": [({}, (IMAGE, IMAGE)), ({"per": "channel", "init": 0.3}, (IMAGE, IMAGE)), ({}, (VECTOR, VECTOR))],
     "act": [({"kind": kind}, (IMAGE,)) for kind in ("relu", "leaky_relu", "gelu", "none")],
     "dropout": [({"rate": 0.3}, (IMAGE,)), ({"rate": 0.0}, (VECTOR,))],
-    "max_pool": [({}, (IMAGE,)), ({"kernel": 3, "stride": 2, "padding": 1}, (IMAGE,))],
-    "se": [({}, (IMAGE,)), ({"reduction": 3, "bias": False}, (IMAGE,)), ({"min_hidden": 0}, (IMAGE,))],
-    "cbam": [({}, (IMAGE,)), ({"min_hidden": 0, "kernel": 3}, (IMAGE,))],
-    "channel_gate": [({"reduction": 2}, (IMAGE,)), ({"min_hidden": 0}, (IMAGE,))],
+    "drop_path": [
+        ({"rate": 0.3, "per": per, "scaled": scaled}, (IMAGE,))
+        for per in ("example", "batch")
+        for scaled in ("training", "evaluation")
+    ]
+    + [({"rate": 0.0}, (VECTOR,)), ({}, (TOKENS,))],
+    "scale": [({"factor": 0.5}, (IMAGE,)), ({}, (VECTOR,))],
+    "layer_scale": [({}, (IMAGE,)), ({"init": 0.3}, (TOKENS,)), ({}, (VECTOR,))],
+    "group_norm": [({"groups": 7}, (IMAGE,)), ({"groups": 1}, (VECTOR,)), ({"groups": 4}, (WIDE,))],
+    "layer_norm": [({}, (IMAGE,)), ({}, (TOKENS,)), ({"eps": 1e-3}, (VECTOR,))],
+    "max_pool": [
+        ({}, (IMAGE,)),
+        ({"kernel": 3, "stride": 2, "padding": 1}, (IMAGE,)),
+        ({"kernel": 2, "ceil": True}, (IMAGE,)),
+    ],
+    "avg_pool": [({}, (IMAGE,)), ({"kernel": 2, "ceil": True}, (IMAGE,))],
+    "se": [({}, (IMAGE,)), ({"reduction": 3, "bias": False}, (IMAGE,)), ({"min_hidden": 0}, (IMAGE,))]
+    + [({"reduction": 2, "squeeze": "max", "excitation": kind}, (IMAGE,)) for kind in ("relu", "tanh")],
+    "cbam": [({}, (IMAGE,)), ({"min_hidden": 0, "kernel": 3}, (IMAGE,))]
+    + [({"order": order, "spatial_pool": "conv"}, (IMAGE,)) for order in ("spatial_first", "parallel")],
+    "channel_gate": [({"reduction": 2}, (IMAGE,)), ({"min_hidden": 0}, (IMAGE,))]
+    + [({"pool": pool}, (IMAGE,)) for pool in ("avg", "max")],
+    "spatial_gate": [({}, (IMAGE,)), ({"spatial_pool": "conv"}, (IMAGE,))],
+    "non_local": [
+        ({"form": form, "subsample": subsample, "scale": subsample}, (IMAGE,))
+        for form in ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+        for subsample in (False, True)
+    ],
+    "patch_embed": [({"width": 11, "patch": 3}, ((5, 9, 6),))],
+    "class_token": [({}, (TOKENS,))],
+    "position_embedding": [({"kind": kind}, (TOKENS,)) for kind in ("learned_1d", "learned_2d", "sincos_2d", "none")]
+    + [({"kind": "learned_2d", "rows": 5}, (TOKENS,))],
+    "token_attention": [
+        ({"heads": 4}, (TOKENS,)),
+        ({"heads": 2, "position": "relative"}, (TOKENS,)),
+    ],
+    "token_pool": [({}, (TOKENS,)), ({"kind": "mean"}, (TOKENS,))],
     "ai_gate": [({"mode": mode, "min_hidden": low}, (IMAGE,)) for mode in ("channel", "combined") for low in (0, 1)]
     + [({"mode": "spatial"}, (IMAGE,))],
     "multi_head_attention": [({}, (WIDE,)), ({"heads": 7}, (IMAGE,))],
