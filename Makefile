@@ -8,7 +8,7 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help environment sweep test lint types layers clean
+.PHONY: help environment sweep test gallery lint types layers clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,6 +27,9 @@ sweep: $(READY) ## run the study specs/placement.yaml (another: SPEC=...)
 # Threads are 1 because the workers already fill the cores, and because bits depend on the number of threads.
 test: $(READY) ## the tests but for the slow ones (more processes: WORKERS=...)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m 'not slow'
+
+gallery: $(READY) ## write docs/gallery.md anew
+	OMP_NUM_THREADS=1 $(BIN)/python docs/build_gallery.py
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .
