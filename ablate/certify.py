@@ -24,13 +24,13 @@ from torch import Tensor, fx
 
 from ablate.builder import build, parameter_digests, tensor_digest
 from ablate.costing import Cost, cost_of
-from ablate.dataset import DataSpec, ImageData
+from ablate.data.dataset import DataSpec, ImageData
+from ablate.design.variant import Variant
 from ablate.graph import Graph
 from ablate.optimizing import make_loss
 from ablate.passes import Probe, called_problems, dead_nodes, first_output, first_pass, gradient_check
 from ablate.train import Numerics, first_batches, process_settings, trial_of
 from ablate.trainable import freeze
-from ablate.variant import Variant
 
 BATCH = 8
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ablate.dataset import ImageData
+from ablate.data.dataset import ImageData
 from ablate.prepare import Prepared
 from ablate.store import Study
 from ablate.train import Outcome, Row, Trial, epochs, process_settings

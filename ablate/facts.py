@@ -12,9 +12,9 @@ from ablate.certify import Certificate, difference, effective_sizes
 from ablate.collect import Orphan
 from ablate.costing import Cost, cost_of
 from ablate.design import StudyPlan
+from ablate.design.variant import Variant
 from ablate.graph import Graph
 from ablate.spec import Assignment, split_path
-from ablate.variant import Variant
 
 
 @dataclass

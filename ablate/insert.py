@@ -244,7 +244,9 @@ def _refuse_overlaps(graph: Graph, replaced: Sequence[_Graft], others: Sequence[
     for index, graft in enumerate(replaced):
         for other in [*replaced[:index], *replaced[index + 1 :]]:
             if _inside(other.place, graft.place):
-                message = f"'{other.place}' is replaced by '{graft.insertion.name}'"
+                message = (
+                    f"'{other.place}' is replaced by '{graft.insertion.name}' already; let only one of them match it"
+                )
                 if other.place != graft.place:
                     message = f"'{other.place}' is inside '{graft.place}', which '{graft.insertion.name}' replaces"
                 raise InsertionError(message, other.insertion.name)

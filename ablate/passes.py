@@ -152,9 +152,10 @@ def gradient_check(probe: Probe, network: fx.GraphModule, graph: Graph, x: Tenso
         reached |= {name for name in open_names if trainable[name].grad is not None}
         draws = draw + 1
     cancelled: set[str] = set()
-    if open_names - declared:
-        for draw in range(DRAWS):
-            cancelled |= open_names & reached & _with_gradient(probe, double, x.double(), y, draw, training=False)
+    for draw in range(DRAWS):
+        if not (open_names & reached) - declared - cancelled:
+            break
+        cancelled |= open_names & reached & _with_gradient(probe, double, x.double(), y, draw, training=False)
     without = sorted(open_names - declared - cancelled)
     return {
         "parameters": len(trainable),

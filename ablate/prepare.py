@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from ablate.certify import Certificate, Certifier, failed
-from ablate.dataset import DataSpec, ImageData
-from ablate.dataset import load as load_data
+from ablate.data.dataset import DataSpec, ImageData
+from ablate.data.dataset import load as load_data
 from ablate.design import StudyPlan, root_is_trusted, trial_hash
 from ablate.errors import Problem, UserError
 from ablate.grammar import ExecutionSpec

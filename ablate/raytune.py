@@ -34,7 +34,7 @@ from ray import tune  # noqa: E402
 from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from ablate.dataset import ImageData  # noqa: E402
+from ablate.data.dataset import ImageData  # noqa: E402
 from ablate.errors import Problem, UserError  # noqa: E402
 from ablate.execute import Progress, record, run_trial  # noqa: E402
 from ablate.prepare import Prepared, data_key, default_concurrency  # noqa: E402

@@ -22,15 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate.batches import Batches, evaluation_batches
 from ablate.builder import build, seed_noise
-from ablate.dataset import Examples, ImageData
+from ablate.data.batches import Batches, evaluation_batches
+from ablate.data.dataset import Examples, ImageData
+from ablate.design.variant import Variant
 from ablate.graph import Graph
 from ablate.optimizing import hard_labels, make_average, make_loss, make_optimizer, make_schedule
 from ablate.recipe import EarlyStopping, TrainSpec
 from ablate.streams import stream_seed
 from ablate.trainable import Trainable, freeze, training_mode
-from ablate.variant import Variant
 
 EVALUATION_BATCH = 512
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

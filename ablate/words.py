@@ -7,10 +7,10 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ablate.combinations import AS_WRITTEN
+from ablate.design.combinations import AS_WRITTEN
+from ablate.design.levels import WITH, WITHOUT
 from ablate.errors import listed
 from ablate.facts import Explanation
-from ablate.levels import WITH, WITHOUT
 from ablate.report.render import clean
 
 WIDTH = 100

@@ -18,11 +18,11 @@ from torchvision.transforms import RandomErasing as PublishedErasing
 from torchvision.transforms import RandomResizedCrop as PublishedCrop
 from torchvision.transforms import functional as reference
 
-from ablate.augment import Augmentation, augmentations
 from ablate.augmentations.color_jitter import ColorJitter
 from ablate.augmentations.random_erasing import RandomErasing
 from ablate.augmentations.random_resized_crop import RandomResizedCrop
 from ablate.augmentations.random_rotation import RandomRotation
+from ablate.data.augment import Augmentation, augmentations
 from ablate.streams import generator
 
 NEEDED: dict[str, dict[str, Any]] = {

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import functional as reference
 
-from ablate.augment import Augmentation, augmentations
 from ablate.augmentations.horizontal_flip import HorizontalFlip
 from ablate.augmentations.random_crop import RandomCrop
-from ablate.batches import Batches, evaluation_batches
-from ablate.dataset import ImageData, Split
+from ablate.data.augment import Augmentation, augmentations
+from ablate.data.batches import Batches, evaluation_batches
+from ablate.data.dataset import ImageData, Split
 from ablate.streams import generator
 
 MEAN, STD = (0.11, 0.23, 0.37), (0.29, 0.31, 0.41)
@@ -201,7 +201,7 @@ def test_the_registry_lists_the_augmentations_by_name() -> None:
 
 def test_the_module_and_the_data_sets_do_not_import_torch_nor_pyarrow() -> None:
     code = (
-        "import sys, ablate.dataset; ablate.dataset.registry();"
+        "import sys, ablate.data.dataset; ablate.data.dataset.registry();"
         "sys.exit(str({'torch', 'torchvision', 'pyarrow', 'PIL', 'mlxtend'} & set(sys.modules)) "
         "if {'torch', 'torchvision', 'pyarrow', 'PIL', 'mlxtend'} & set(sys.modules) else 0)"
     )

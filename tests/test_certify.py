@@ -18,8 +18,8 @@ from ablate import certify
 from ablate.block import Block, BlockParams, Shape
 from ablate.builder import build
 from ablate.certify import Certificate, Certifier, failed
-from ablate.dataset import DataSpec, ImageData
-from ablate.dataset import load as load_data
+from ablate.data.dataset import DataSpec, ImageData
+from ablate.data.dataset import load as load_data
 from ablate.design import StudyPlan, as_written, study_plan
 from ablate.errors import UserError
 from ablate.graph import Node

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from ablate import yamlfile
 from ablate.collect import Collector
-from ablate.combinations import AS_WRITTEN, Combination, Combined, combine
+from ablate.design.combinations import AS_WRITTEN, Combination, Combined, combine
+from ablate.design.levels import read_ablation, read_factors
 from ablate.errors import UserError
-from ablate.levels import read_ablation, read_factors
 
 SPEC = {"data": {"val": 0.3}, "train": {"epochs": 7, "optimizer": {"lr": 0.1}}}
 

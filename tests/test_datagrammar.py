@@ -12,14 +12,14 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ablate.augmentations.horizontal_flip import HorizontalFlip
 from ablate.augmentations.random_crop import RandomCrop
-from ablate.datafields import HeldOutFraction
-from ablate.dataset import (
+from ablate.data.dataset import (
     DataSet,
     DataSetParams,
     DataSpec,
     find,
     registry,
 )
+from ablate.data.fields import HeldOutFraction
 
 AUGMENTATIONS = "color_jitter, horizontal_flip, random_crop, random_erasing, random_resized_crop, random_rotation"
 

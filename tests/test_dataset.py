@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import functional as reference
 
-from ablate import datagrammar, datakind, subsets
-from ablate.dataset import (
+from ablate.data import grammar, kind, subsets
+from ablate.data.dataset import (
     DataInfo,
     DataSet,
     DataSpec,
@@ -61,8 +61,8 @@ def given_split() -> Iterator[Any]:
             return RawData(as_split(train), None if test is None else as_split(test), NAMES, "a test's labels")
 
     yield made.update
-    datakind._registry.pop("given")
-    datagrammar._grammar.cache_clear()
+    kind._registry.pop("given")
+    grammar._grammar.cache_clear()
 
 
 def as_split(labels: list[int]) -> Split:

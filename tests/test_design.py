@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ablate import design
 from ablate.design import StudyPlan, Variant, as_written, study_plan, trial_hash
+from ablate.design import plan as plans
 from ablate.errors import UserError
 from ablate.spec import load
 from ablate.yamlfile import dump
@@ -573,13 +573,13 @@ def test_an_ablation_that_makes_no_design_says_why(ablation: dict[str, Any], mes
 def test_a_million_variants_are_refused_before_any_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     factors = {f"f{i}": by_path(f"network.params.p{i}", *range(10)) for i in range(6)}
     built: list[str] = []
-    original = design._variant
+    original = plans._variant
 
     def counted(spec: Any, name: str, *rest: Any) -> Any:
         built.append(name)
         return original(spec, name, *rest)
 
-    monkeypatch.setattr(design, "_variant", counted)
+    monkeypatch.setattr(plans, "_variant", counted)
     for baseline in ("0/0/0/0/0/0", {"f0": "0"}):
         built.clear()
         assert "1,000,000 variants; at most 10,000" in refused({"factors": factors, "baseline": baseline})

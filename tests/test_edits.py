@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablate.edits import spread
 from ablate.graph import Graph
+from ablate.network.edits import spread
 
 STAGES = """
 graph:

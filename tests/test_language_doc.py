@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 
 from ablate import yamlfile
-from ablate.augment import augmentations
-from ablate.datafields import DataFields
-from ablate.dataset import registry as data_sets
+from ablate.data.augment import augmentations
+from ablate.data.dataset import registry as data_sets
+from ablate.data.fields import DataFields
 from ablate.design import StudyPlan, as_written, study_plan
 from ablate.grammar import AblationSpec, Design
 from ablate.insert import Side

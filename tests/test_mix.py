@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from torchvision.transforms import v2
 
 from ablate.augmentations.horizontal_flip import HorizontalFlip
-from ablate.batches import Batches
-from ablate.dataset import ImageData, Split
-from ablate.mix import Cutmix, Mix, Mixing, Mixup, MixupOrCutmix, cutmix, mixup
+from ablate.data.batches import Batches
+from ablate.data.dataset import ImageData, Split
+from ablate.data.mix import Cutmix, Mix, Mixing, Mixup, MixupOrCutmix, cutmix, mixup
 
 CLASSES = 5
 ALL: list[Mixing] = [

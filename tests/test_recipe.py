@@ -8,11 +8,11 @@ import pytest
 
 from ablate import recipe as grammar
 from ablate.design import StudyPlan, as_written, study_plan
+from ablate.design.variant import Variant
 from ablate.errors import UserError
 from ablate.optimizing import OPTIMIZERS
 from ablate.recipe import Loss, Optimizer, Schedule, Section, TrainSpec, by_name
 from ablate.spec import load
-from ablate.variant import Variant
 
 DATA: dict[str, Any] = {"name": "fake", "shape": [3, 5, 7], "classes": 5, "count": {"train": 7, "test": 3}}
 TRAIN: dict[str, Any] = {"epochs": 11, "optimizer": {"name": "sgd", "lr": 0.1}}

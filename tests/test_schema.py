@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 import ablate
 from ablate import yamlfile
-from ablate.augment import augmentations
 from ablate.block import registry
 from ablate.cli import main
-from ablate.dataset import registry as data_sets
+from ablate.data.augment import augmentations
+from ablate.data.dataset import registry as data_sets
 from ablate.errors import UserError
 from ablate.schema import spec_schema, spec_schema_text
-from ablate.schema_parts import ENTRY
+from ablate.schema.parts import ENTRY
 from ablate.spec import OPTIONAL_SECTIONS, SECTIONS, is_open, load
 from tests.conftest import REPOSITORY, TINY
 

@@ -187,6 +187,15 @@ def test_very_long_chains_of_files_are_refused(write: Write) -> None:
     assert "files extend one another" in refusal(lambda: load(write("extends: 16.yaml\n")))
 
 
+def test_a_node_that_a_child_adds_says_what_it_reads_and_those_after_it_are_a_chain(write: Write) -> None:
+    """Otherwise ``norm`` would normalise the parent's class scores, and be the network's output."""
+    message = refusal(lambda: child_of_base(write, "network:\n  graph:\n    norm: {block: batch_norm}\n"))
+    assert "spec.yaml:5:5: network.graph.norm: a node that is added to the graph of" in message
+    assert "add from: NAME" in message
+    text = "network: {graph: {norm: {block: batch_norm, from: body}, end: {block: classifier}}}\n"
+    assert list(child_of_base(write, text).tree["network"]["graph"]) == ["stem", "body", "head", "norm", "end"]
+
+
 # ---- null ----
 
 

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from ablate import block as blocks
 from ablate import train as training
-from ablate.batches import Batches, evaluation_batches
 from ablate.block import Block, BlockParams, Shape
 from ablate.builder import build, seed_noise
 from ablate.collect import Collector
-from ablate.dataset import DataSpec, ImageData, Split
-from ablate.dataset import load as load_data
+from ablate.data.batches import Batches, evaluation_batches
+from ablate.data.dataset import DataSpec, ImageData, Split
+from ablate.data.dataset import load as load_data
 from ablate.network import read_network
 from ablate.recipe import EarlyStopping, TrainSpec
 from ablate.train import Numerics, Outcome, Stopping, Trial, epochs, first_batches, time_steps, train

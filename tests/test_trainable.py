@@ -16,18 +16,18 @@ from torch import Tensor, nn
 
 from ablate import block as blocks
 from ablate import yamlfile
-from ablate.batches import Batches
 from ablate.block import Block, BlockParams, Shape
 from ablate.builder import build
 from ablate.certify import Certifier
-from ablate.dataset import DataSpec, ImageData
-from ablate.dataset import load as load_data
+from ablate.data.batches import Batches
+from ablate.data.dataset import DataSpec, ImageData
+from ablate.data.dataset import load as load_data
 from ablate.design import StudyPlan, as_written, study_plan, trial_hash
+from ablate.design.variant import Variant
 from ablate.errors import UserError
 from ablate.spec import load
 from ablate.train import Numerics, train, trial_of
 from ablate.trainable import Trainable, freeze, insertion_names, training_mode
-from ablate.variant import Variant
 
 
 class Whitening(Block):

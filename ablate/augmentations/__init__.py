@@ -1,1 +1,1 @@
-"""One random change of training images a file; the contract is in ablate.augment."""
+"""One random change of training images a file; the contract is in ablate.data.augment."""

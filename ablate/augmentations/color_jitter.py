@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ablate.augment import Augmentation
+from ablate.data.augment import Augmentation
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ablate.augment import Augmentation
+from ablate.data.augment import Augmentation
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ablate.augment import AreaRange, Augmentation, RatioRange
 from ablate.augmentations._boxes import attempts, draw_boxes, first_that_fits, place
+from ablate.data.augment import AreaRange, Augmentation, RatioRange
 
 if TYPE_CHECKING:
     import torch

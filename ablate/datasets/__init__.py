@@ -1,1 +1,1 @@
-"""The data sets, one file each; :func:`ablate.dataset.registry` finds them."""
+"""The data sets, one file each; :func:`ablate.data.dataset.registry` finds them."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ablate.datachecks import check_every_class, check_labels, check_size, user_error
-from ablate.datakind import DataInfo, DataSet, DataSetParams, RawData
-from ablate.splits import Split
+from ablate.data.checks import check_every_class, check_labels, check_size, user_error
+from ablate.data.kind import DataInfo, DataSet, DataSetParams, RawData
+from ablate.data.splits import Split
 
 SPLITS = ("train", "val", "test")
 _held: dict[str, RawData] = {}

@@ -11,9 +11,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from ablate.datachecks import MAX_CLASSES, MAX_SIDE, Shape, check_size
-from ablate.datakind import DataInfo, DataSet, DataSetParams, RawData
-from ablate.splits import Split
+from ablate.data.checks import MAX_CLASSES, MAX_SIDE, Shape, check_size
+from ablate.data.kind import DataInfo, DataSet, DataSetParams, RawData
+from ablate.data.splits import Split
 from ablate.streams import stream_seed
 
 CELLS = 7

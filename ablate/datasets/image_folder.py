@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, NonNegativeInt
 
-from ablate.datachecks import MAX_CLASSES, MAX_EXAMPLES, user_error
-from ablate.datakind import DataInfo, DataSet, DataSetParams, RawData
+from ablate.data.checks import MAX_CLASSES, MAX_EXAMPLES, user_error
+from ablate.data.folder import FolderSplit, read
+from ablate.data.images import opened
+from ablate.data.kind import DataInfo, DataSet, DataSetParams, RawData
 from ablate.errors import listed
-from ablate.foldersplit import FolderSplit, read
-from ablate.images import opened
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LEFT_BY_SYSTEMS = ("Thumbs.db", "desktop.ini")

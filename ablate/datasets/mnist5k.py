@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ablate.datachecks import user_error
-from ablate.datakind import DataInfo, DataSet, RawData
-from ablate.splits import Split
+from ablate.data.checks import user_error
+from ablate.data.kind import DataInfo, DataSet, RawData
+from ablate.data.splits import Split
 
 SHAPE = (1, 28, 28)
 ROWS, CLASSES, PER_CLASS = 5_000, 10, 500

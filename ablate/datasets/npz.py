@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ablate.datachecks import MAX_BYTES, MAX_CLASSES, Shape, check_every_class, check_labels, check_size, user_error
-from ablate.datakind import DataInfo, DataSet, DataSetParams, RawData
+from ablate.data.checks import MAX_BYTES, MAX_CLASSES, Shape, check_every_class, check_labels, check_size, user_error
+from ablate.data.kind import DataInfo, DataSet, DataSetParams, RawData
+from ablate.data.splits import Split
 from ablate.errors import UserError, listed
-from ablate.splits import Split
 
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, SyntaxError, NotImplementedError, RuntimeError, zlib.error)
 """What zipfile and numpy raise at damaged files, at files of Python objects and at files with a password."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ablate.datachecks import (
+from ablate.data.checks import (
     MAX_BYTES,
     MAX_CLASSES,
     MAX_SIDE,
@@ -26,10 +26,10 @@ from ablate.datachecks import (
     check_size,
     user_error,
 )
-from ablate.datakind import DataInfo, DataSet, DataSetParams, RawData
+from ablate.data.images import FORMATS, first_line
+from ablate.data.kind import DataInfo, DataSet, DataSetParams, RawData
+from ablate.data.splits import Split
 from ablate.errors import UserError, listed
-from ablate.images import FORMATS, first_line
-from ablate.splits import Split
 
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 ROWS_AT_A_TIME = 512

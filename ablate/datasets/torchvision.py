@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ablate.datachecks import Shape, check_labels, check_size, user_error
-from ablate.datakind import DataInfo, DataSet, RawData
-from ablate.splits import Split
+from ablate.data.checks import Shape, check_labels, check_size, user_error
+from ablate.data.kind import DataInfo, DataSet, RawData
+from ablate.data.splits import Split
 
 UNREADABLE = (
     OSError,

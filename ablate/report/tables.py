@@ -441,7 +441,9 @@ def _readings(study: Study, arms: list[_Arm]) -> str:
 
 
 def unit_of(name: str) -> str:
-    """The unit that stands in the header."""
+    """The unit that stands in the header. (Of the training loss the recipe's loss decides it.)"""
+    if name == "train.loss":
+        return ""
     kind = name.rpartition(".")[2]
     units = {"accuracy": "%", "error": "%", "loss": "nats", "seconds": "s", "flops": "MACs", "images_per_second": "1/s"}
     return units.get(kind, "")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablate.dataset import DataSpec, ImageData, load
+from ablate.data.dataset import DataSpec, ImageData, load
 from ablate.datasets.arrays import hold
 from ablate.errors import UserError
 

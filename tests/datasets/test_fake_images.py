@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ablate.dataset import DataSpec, ImageData, load
+from ablate.data.dataset import DataSpec, ImageData, load
 
 
 def loaded(**fields: Any) -> ImageData:

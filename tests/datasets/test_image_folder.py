@@ -15,13 +15,14 @@ from PIL import Image
 from torchvision.datasets import ImageFolder as Published
 from torchvision.transforms import functional as reference
 
-from ablate import dataset, foldersplit
 from ablate.augmentations.horizontal_flip import HorizontalFlip
 from ablate.augmentations.random_resized_crop import RandomResizedCrop
-from ablate.batches import Batches, evaluation_batches
-from ablate.dataset import DataSpec, ImageData, load, shape_of
+from ablate.data import dataset
+from ablate.data import folder as folders
+from ablate.data.batches import Batches, evaluation_batches
+from ablate.data.dataset import DataSpec, ImageData, load, shape_of
+from ablate.data.folder import FolderSplit
 from ablate.errors import UserError
-from ablate.foldersplit import FolderSplit
 from ablate.streams import generator
 
 NAMES = ("ant", "bee", "cat")
@@ -200,7 +201,7 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from ablate.datasets import image_folder
 
     names: list[str] = []
-    plain: Callable[[str, str], bytes] = foldersplit.read
+    plain: Callable[[str, str], bytes] = folders.read
     monkeypatch.setattr(image_folder, "read", lambda folder, name: names.append(name) or plain(folder, name))
     return names
 
@@ -283,7 +284,7 @@ def test_a_worker_names_the_damaged_file_too(root: Path) -> None:
 
 
 def test_an_image_of_too_many_pixels_is_refused_by_its_header(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablate.images.MAX_PIXELS", 40 * 40)
+    monkeypatch.setattr("ablate.data.images.MAX_PIXELS", 40 * 40)
     write(root / "train" / "ant" / "large.png", 41, 40)
     assert refusal(root) == "data: ant/large.png: an image of 40×41 pixels; at most 1,600 in all"
 

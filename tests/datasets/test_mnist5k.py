@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablate.dataset import DataSpec, ImageData, load
+from ablate.data.dataset import DataSpec, ImageData, load
 from ablate.datasets import mnist5k
 from ablate.errors import UserError
 
@@ -55,7 +55,7 @@ def test_the_caption_names_the_source_and_the_sizes() -> None:
 
 def test_loading_does_not_import_pandas_nor_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; from ablate.dataset import DataSpec, load;"
+        "import sys; from pathlib import Path; from ablate.data.dataset import DataSpec, load;"
         "load(DataSpec.model_validate({'name': 'mnist5k', 'val': 0.2}), base=Path());"
         "sys.exit(' '.join({'pandas', 'torch', 'sklearn'} & set(sys.modules)) or 0)"
     )

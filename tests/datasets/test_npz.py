@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablate.dataset import DataSpec, ImageData, load, shape_of
+from ablate.data.dataset import DataSpec, ImageData, load, shape_of
 from ablate.errors import UserError
 
 SIZES = {"train": 23, "val": 13, "test": 11}

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ablate import datachecks
-from ablate.dataset import DataSpec, ImageData, load, shape_of
+from ablate.data import checks
+from ablate.data.dataset import DataSpec, ImageData, load, shape_of
 from ablate.errors import UserError
 
 NAMES = "ant,bee,cat"
@@ -369,14 +369,14 @@ def test_a_split_too_large_for_memory_is_refused_at_its_first_image(
 ) -> None:
     write_both(tmp_path)
     size = (tmp_path / "train.parquet").stat().st_size
-    monkeypatch.setattr(datachecks, "MAX_BYTES", 5 * 7 * 11 * 3 - 1)
+    monkeypatch.setattr(checks, "MAX_BYTES", 5 * 7 * 11 * 3 - 1)
     assert size > 0
     assert "train.parquet: 5 images of 11×7 pixels take" in refusal(tmp_path)
 
 
 def test_an_absurd_number_of_rows_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_both(tmp_path)
-    monkeypatch.setattr(datachecks, "MAX_EXAMPLES", 4)
+    monkeypatch.setattr(checks, "MAX_EXAMPLES", 4)
     assert refusal(tmp_path) == "data: train.parquet: 5 examples; at most 4"
 
 

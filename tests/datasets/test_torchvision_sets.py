@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torchvision.datasets as published
 
-from ablate.dataset import DataSpec, ImageData, load
+from ablate.data.dataset import DataSpec, ImageData, load
 from ablate.errors import UserError
 
 TRAIN, TEST = 23, 11

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ablate.datachecks import Shape
-from ablate.datafields import DataFields
+from ablate.data.checks import Shape
+from ablate.data.fields import DataFields
+from ablate.data.splits import Examples
 from ablate.errors import did_you_mean
-from ablate.splits import Examples
 
 
 @dataclass(frozen=True, eq=False)

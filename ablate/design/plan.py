@@ -13,17 +13,16 @@ from typing import Any
 from ablate import yamlfile
 from ablate.block import Shape, registry
 from ablate.collect import Collector
-from ablate.combinations import AS_WRITTEN, Combination, Combined, combine
-from ablate.dataset import DataSpec, shape_of
+from ablate.data.dataset import DataSpec, shape_of
+from ablate.design.combinations import AS_WRITTEN, Combination, Combined, combine
+from ablate.design.levels import TAKES, Factors, Level, read_ablation, read_factors, read_seeds
+from ablate.design.variant import Variant
 from ablate.errors import Problem, UserError, did_you_mean
 from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec
-from ablate.levels import TAKES, Factors, Level, read_ablation, read_factors, read_seeds
 from ablate.network import INSERTION_KEYS, NODE_KEYS, Network, check_parameters_used, read_network
 from ablate.recipe import check_recipe
 from ablate.spec import Assignment, Spec, apply, read_data, read_paper, read_section, read_train
 from ablate.trainable import resolve
-from ablate.variant import Variant as Variant
-from ablate.variant import trial_hash as trial_hash
 
 MOST_TRIALS = 100_000
 

@@ -16,14 +16,13 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from ablate import profiles
 from ablate.block import BlockType, registry
-from ablate.dataset import DataSpec
+from ablate.data.dataset import DataSpec
 from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec
 from ablate.insert import Side
-from ablate.insertions import ResidualSpec
 from ablate.network import InitSpec
-from ablate.schema_parts import (
+from ablate.network.insertions import ResidualSpec
+from ablate.schema.parts import (
     ENTRY,
     LINEAR,
     Path,
@@ -38,7 +37,8 @@ from ablate.schema_parts import (
     ref,
     selected,
 )
-from ablate.schema_paths import dotted_paths
+from ablate.schema.paths import dotted_paths
+from ablate.spec import profiles
 
 LEVELS = ("network", "data", "train")
 """The sections that a level may change."""

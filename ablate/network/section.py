@@ -15,14 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ablate.block import Shape, Start
 from ablate.collect import Collector, Path
-from ablate.composites import check_composites_used, declare
 from ablate.diagnose import problems, shown
-from ablate.edits import Edits
-from ablate.entries import (
+from ablate.errors import did_you_mean
+from ablate.expression import names_in, substitute
+from ablate.graph import Graph, GraphBuilder, GraphError, Reported
+from ablate.insert import Insertion, InsertionError, insert
+from ablate.network.composites import check_composites_used, declare
+from ablate.network.edits import Edits
+from ablate.network.entries import (
     CHANNELS,
     CLASSES,
-    MOST_ENTRIES,
-    NODE_KEYS,
     RESERVED,
     Entry,
     Scope,
@@ -31,22 +33,8 @@ from ablate.entries import (
     place_entries,
     read_entries,
 )
-from ablate.errors import did_you_mean
-from ablate.expression import names_in, substitute
-from ablate.graph import Graph, GraphBuilder, GraphError, Reported
-from ablate.insert import Insertion, InsertionError, insert
-from ablate.insertions import INSERTION_KEYS, check_places, read_insertions, report_insertion
+from ablate.network.insertions import check_places, read_insertions, report_insertion
 from ablate.pattern import Pattern, nearest
-
-__all__ = [
-    "INSERTION_KEYS",
-    "MOST_ENTRIES",
-    "NODE_KEYS",
-    "InitSpec",
-    "Network",
-    "check_parameters_used",
-    "read_network",
-]
 
 NETWORK_KEYS = ("params", "blocks", "graph", "set", "defaults", "insert", "init")
 

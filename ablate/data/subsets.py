@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ablate.datachecks import Images, Rows, user_error
+from ablate.data.checks import Images, Rows, user_error
+from ablate.data.splits import Examples
 from ablate.errors import Problem, UserError
-from ablate.splits import Examples
 from ablate.streams import stream_seed
 
 Counts = np.ndarray[Any, Any]

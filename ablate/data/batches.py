@@ -11,16 +11,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ablate.augment import Augmentation
-from ablate.mix import Mixing
-from ablate.splits import Crop, Examples, Split
+from ablate.data.augment import Augmentation
+from ablate.data.mix import Mixing
+from ablate.data.splits import Crop, Examples, Split
 from ablate.streams import generator
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from ablate.dataset import ImageData
+    from ablate.data.dataset import ImageData
 
 
 class Batches:

@@ -17,10 +17,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ablate.augment import Augment
-from ablate.datachecks import MAX_SIDE
+from ablate.data.augment import Augment
+from ablate.data.checks import MAX_SIDE
+from ablate.data.mix import Mix
 from ablate.errors import did_you_mean
-from ablate.mix import Mix
 
 
 class Strict(BaseModel):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablate.datachecks import Images, Labels, Rows, Shape, user_error
+from ablate.data.checks import Images, Labels, Rows, Shape, user_error
+from ablate.data.images import centre, cut, decoded, first_line, opened
 from ablate.errors import UserError
-from ablate.images import centre, cut, decoded, first_line, opened
 
 if TYPE_CHECKING:
     import torch
 
-    from ablate.splits import Crop
+    from ablate.data.splits import Crop
 
 Names = np.ndarray[Any, np.dtype[np.bytes_]]
 

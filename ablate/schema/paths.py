@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 
-from ablate.schema_parts import ENTRY, LINEAR, Path, Schema, any_of, at_pointer, below, ref
+from ablate.schema.parts import ENTRY, LINEAR, Path, Schema, any_of, at_pointer, below, ref
 
 
 def dotted_paths(whole: Schema, sections: Iterable[str]) -> Schema:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
-from ablate.datachecks import Images, Labels, Rows, Shape
-from ablate.images import resized
+from ablate.data.checks import Images, Labels, Rows, Shape
+from ablate.data.images import resized
 
 if TYPE_CHECKING:
     import hashlib

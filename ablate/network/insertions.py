@@ -12,11 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ablate.block import BlockParams, BlockType
 from ablate.collect import Collector, Path
 from ablate.diagnose import problems, shown
-from ablate.edits import spread
-from ablate.entries import CHANNELS, Scope, is_linear, known_keys, mapping, read_block, read_params, reads_unknown
 from ablate.expression import substitute
 from ablate.graph import Graph, Reported
 from ablate.insert import TAKEN_OVER, At, Insertion, InsertionError, Residual, Site, selected
+from ablate.network.edits import spread
+from ablate.network.entries import (
+    CHANNELS,
+    Scope,
+    is_linear,
+    known_keys,
+    mapping,
+    read_block,
+    read_params,
+    reads_unknown,
+)
 from ablate.pattern import name_problem
 
 INSERTION_KEYS = ("block", "at", "residual", "rank")

@@ -22,9 +22,9 @@ from math import prod
 from typing import Any
 
 from ablate.collect import Collector, Path
+from ablate.design.levels import TAKES, WITH, WITHOUT, Factors, Level, label_of
 from ablate.errors import did_you_mean, listed
 from ablate.grammar import AblationSpec
-from ablate.levels import TAKES, WITH, WITHOUT, Factors, Level, label_of
 
 MOST_VARIANTS = 10_000
 AS_WRITTEN = "as written"

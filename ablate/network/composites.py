@@ -20,10 +20,10 @@ from ablate.block import BlockParams, BlockType, Composite, Value, registry
 from ablate.block import Scope as BlockScope
 from ablate.collect import Collector, Path
 from ablate.diagnose import shown
-from ablate.entries import CHANNELS, CLASSES, RESERVED, Scope, mapping, output_of, place_entries, read_entries
 from ablate.errors import did_you_mean
 from ablate.expression import names_in
 from ablate.graph import Reported, ScopeAt
+from ablate.network.entries import CHANNELS, CLASSES, RESERVED, Scope, mapping, output_of, place_entries, read_entries
 from ablate.pattern import name_problem
 
 KEYS = ("params", "graph", "description")
@@ -103,7 +103,7 @@ def _field(name: str, value: Any, collector: Collector, path: Path) -> Any:
     if default is not ... and not isinstance(default, _ANY):
         collector.add(path, f"{shown(default)} is not a number, text, true or false", key=False)
     kind = _ANY if default is ... else (int | float if isinstance(default, float) else type(default))
-    extra = {"repeat": "first"} if "repeat" in form else None
+    extra: Any = {"repeat": "first"} if "repeat" in form else None
     description = str(form.get("description", f"a parameter of the composite, ${name} in its graph"))
     return kind, Field(default, json_schema_extra=extra, description=description)
 

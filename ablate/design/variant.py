@@ -15,9 +15,9 @@ from typing import Any
 from ablate import yamlfile
 from ablate.block import Shape
 from ablate.collect import Orphan
-from ablate.dataset import DataSpec
+from ablate.data.dataset import DataSpec
+from ablate.design.levels import Level
 from ablate.grammar import TrainSpec
-from ablate.levels import Level
 from ablate.network import Network
 from ablate.spec import Assignment
 from ablate.trainable import Trainable

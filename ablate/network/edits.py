@@ -7,6 +7,7 @@ or by a block's name for that block alone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +17,10 @@ from pydantic import ValidationError
 from ablate.block import BlockParams, BlockType, registry
 from ablate.collect import Collector, Orphan, Path, dotted
 from ablate.diagnose import shown
-from ablate.entries import Scope, evaluated, is_linear, mapping
 from ablate.errors import did_you_mean
 from ablate.expression import substitute
 from ablate.graph import Reported
+from ablate.network.entries import Scope, evaluated, is_linear, mapping
 from ablate.pattern import Pattern, nearest
 from ablate.yamlfile import place_of
 
@@ -95,7 +96,9 @@ class Edits:
         for path in self._default_paths():
             if path not in self.filled:
                 place = place_of(collector.tree, path)
-                value = self.defaults[path[2]] if len(path) == 3 else self.defaults[path[2]][path[3]]
+                value: Any = self.defaults
+                for key in path[len(DEFAULTS) :]:
+                    value = value[key]
                 collector.orphans.append(Orphan(dotted(path), value, place.layer if place else "spec"))
 
     def open_defaults(self) -> dict[str, Any]:
@@ -219,7 +222,9 @@ def spread(value: Mapping[str, Any], index: int, count: int) -> int | float:
         or len(ends) != 2
         or any(isinstance(end, bool) or not isinstance(end, int | float) for end in ends)
     ):
-        raise ValueError(f"{shown(value)} is no spread; write {{linear: [first, last]}}, with two numbers")
+        raise ValueError(
+            f"{json.dumps(value, default=str)} is no spread; write {{linear: [first, last]}}, with two numbers"
+        )
     first, last = ends
     number = first + (last - first) * (index / (count - 1)) if count > 1 else first
     return int(number) if isinstance(number, float) and number.is_integer() else number

@@ -19,8 +19,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
-from ablate.datafields import DataFields, HoldOut, Size
-from ablate.datakind import DataSet, DataSetParams, find, registry
+from ablate.data.fields import DataFields, HoldOut, Size
+from ablate.data.kind import DataSet, DataSetParams, find, registry
 from ablate.errors import did_you_mean
 
 _PYDANTIC_TYPES = frozenset(get_args(ErrorType))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablate.datachecks import Images, user_error
+from ablate.data.checks import Images, user_error
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -14,21 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ablate.datachecks import Images, check_labels, check_size, printable, user_error
-from ablate.datachecks import Shape as Shape
-from ablate.datafields import DataFields as DataFields
-from ablate.datafields import HeldOutFraction, HeldOutSize, Limit, Normalization
-from ablate.datagrammar import DataSpec as DataSpec
-from ablate.datakind import DataInfo as DataInfo
-from ablate.datakind import DataSet as DataSet
-from ablate.datakind import DataSetParams as DataSetParams
-from ablate.datakind import RawData as RawData
-from ablate.datakind import find as find
-from ablate.datakind import registry as registry
+from ablate.data.checks import Images, check_labels, check_size, printable, user_error
+from ablate.data.checks import Shape as Shape
+from ablate.data.fields import DataFields as DataFields
+from ablate.data.fields import HeldOutFraction, HeldOutSize, Limit, Normalization
+from ablate.data.grammar import DataSpec as DataSpec
+from ablate.data.kind import DataInfo as DataInfo
+from ablate.data.kind import DataSet as DataSet
+from ablate.data.kind import DataSetParams as DataSetParams
+from ablate.data.kind import RawData as RawData
+from ablate.data.kind import find as find
+from ablate.data.kind import registry as registry
+from ablate.data.splits import Examples as Examples
+from ablate.data.splits import Split as Split
+from ablate.data.subsets import content_hash, hold_out, limited, mean_and_std, sample
 from ablate.errors import Problem, UserError
-from ablate.splits import Examples as Examples
-from ablate.splits import Split as Split
-from ablate.subsets import content_hash, hold_out, limited, mean_and_std, sample
 
 SAMPLE = 1024
 """Images of a streamed split that its mean and standard deviation are counted on."""

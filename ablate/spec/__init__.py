@@ -1,0 +1,33 @@
+"""Specs: from YAML to a tree of data with places, and the assignments that make variants of it."""
+
+from ablate.spec.assignments import Assignment, Spec, apply
+from ablate.spec.loading import load
+from ablate.spec.rules import (
+    OPTIONAL_SECTIONS,
+    SECTIONS,
+    is_open,
+    level_path_problem,
+    null_problem,
+    split_path,
+    study_name_problem,
+)
+from ablate.spec.sections import MOST_SEEDS, read_data, read_paper, read_section, read_train
+
+__all__ = [
+    "MOST_SEEDS",
+    "OPTIONAL_SECTIONS",
+    "SECTIONS",
+    "Assignment",
+    "Spec",
+    "apply",
+    "is_open",
+    "level_path_problem",
+    "load",
+    "null_problem",
+    "read_data",
+    "read_paper",
+    "read_section",
+    "read_train",
+    "split_path",
+    "study_name_problem",
+]
