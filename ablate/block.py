@@ -37,7 +37,7 @@ TRUNC_NORMAL_STD = 0.02
 
 @dataclass(frozen=True)
 class Start:
-    """How one node's parameters start in the place of the network's recipe: weights by ``kind``, biases at 0.
+    """How one node's parameters start in the place of the network's recipe: by ``kind``, and biases at 0.
 
     ``kind`` is ``constant`` or, with ``value`` as the standard deviation, ``normal`` or ``truncated_normal``; or a
     recipe.
@@ -224,16 +224,14 @@ def truncated_normal(tensor: torch.Tensor, std: float, generator: torch.Generato
 def start_parameters(module: nn.Module, start: Start, stream: Stream) -> None:
     """Give the module's weights and biases the values that ``start`` states (and not a recipe)."""
     for name, parameter in module.named_parameters():
-        last = name.rpartition(".")[2]
-        if last.endswith("bias"):
+        if name.rpartition(".")[2].endswith("bias"):
             nn.init.zeros_(parameter)
-        elif last.endswith("weight"):
-            if start.kind == "constant":
-                nn.init.constant_(parameter, start.value)
-            elif start.kind == "normal":
-                nn.init.normal_(parameter, std=start.value, generator=stream(name))
-            else:
-                truncated_normal(parameter, start.value, stream(name))
+        elif start.kind == "constant":
+            nn.init.constant_(parameter, start.value)
+        elif start.kind == "normal":
+            nn.init.normal_(parameter, std=start.value, generator=stream(name))
+        else:
+            truncated_normal(parameter, start.value, stream(name))
 
 
 @cache

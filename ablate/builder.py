@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx, nn
 
-from ablate.block import INIT_RECIPES, Block, start_parameters
+from ablate.block import INIT_RECIPES, start_parameters
 from ablate.graph import INPUT, Graph, Node
 from ablate.streams import generator, stream_seed
 
@@ -23,7 +23,9 @@ def build(graph: Graph, *, seed: int = 0, recipe: str = "kaiming_fan_out") -> fx
     Parameter names are ``stage1.0.conv1.weight``. The global random state is left as it was.
     """
     root = nn.Module()
-    for node in graph.in_execution_order:
+    # In canonical order: what sums over all parameters (a norm of the gradient) sums in this one.
+    rank = {name: index for index, name in enumerate(graph.seeding_names)}
+    for node in sorted(graph.in_execution_order, key=lambda node: rank.get(node.module, len(rank))):
         if node.module == node.name:
             _attach(root, node.name, _module(node, seed, recipe))
     lowered = fx.Graph()
@@ -36,11 +38,27 @@ def build(graph: Graph, *, seed: int = 0, recipe: str = "kaiming_fan_out") -> fx
     return network
 
 
-def _module(node: Node, seed: int, recipe: str) -> Block:
+class PassThrough(nn.Module):
+    """In the place of a block that returns its first input: it adds nothing to the graph of autograd either."""
+
+    def __init__(self, block: str) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def extra_repr(self) -> str:
+        return self.block
+
+
+def _module(node: Node, seed: int, recipe: str) -> nn.Module:
     # A block whose constructor draws (a third party's) draws from the node's own stream.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "construct", node.name))
         module = node.block(node.params, *node.shapes)
+    if node.is_identity and not module.state_dict():
+        return PassThrough(node.block.name)
 
     def stream(name: str) -> torch.Generator:
         return generator(seed, "init", f"{node.name}.{name}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,13 +22,23 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from ablate.block import Value
 from ablate.builder import build, parameter_digests, tensor_digest
 from ablate.costing import Cost, cost_of
 from ablate.data.dataset import DataSpec, ImageData
 from ablate.design.variant import Variant
-from ablate.graph import Graph
+from ablate.graph import INPUT, Graph
 from ablate.optimizing import make_loss
-from ablate.passes import Probe, called_problems, dead_nodes, first_output, first_pass, gradient_check
+from ablate.passes import (
+    SEEDS,
+    Probe,
+    called_problems,
+    dead_nodes,
+    first_output,
+    first_pass,
+    gradient_check,
+    stuck_parameters,
+)
 from ablate.train import Numerics, first_batches, process_settings, trial_of
 from ablate.trainable import freeze
 
@@ -91,8 +101,9 @@ class Certifier:
             self._batches(variant, baseline, certificate)
         return certificate
 
-    def _build(self, variant: Variant) -> fx.GraphModule:
-        network = build(variant.network.graph, seed=self.seed, recipe=variant.network.init.recipe)
+    def _build(self, variant: Variant, seed: int | None = None) -> fx.GraphModule:
+        seed = self.seed if seed is None else seed
+        network = build(variant.network.graph, seed=seed, recipe=variant.network.init.recipe)
         freeze(network, variant.trainable)
         return network
 
@@ -107,16 +118,42 @@ class Certifier:
             certificate.failures += called_problems(probe, network, graph, x)
             loss, problems = first_pass(probe, network, x, y, make_loss(variant.train, graph.classes))
             gradients = gradient_check(probe, network, graph, x, y)
+            exempt = {*gradients["invariant"], *gradients["cancelled_by_batch_norm"], *gradients["without"]}
+            stuck, silent = self._stuck(variant, x, y, exempt)
             starts_equal = self._starts_equal(variant, baseline, x) if baseline is not None else None
         except Exception as error:  # whatever a block raises: the other variants are certified all the same
             certificate.failures.append(f"a pass over {len(x)} images raises {type(error).__name__}: {error}")
             certificate.passes["traceback"] = traceback.format_exc()
             return
-        certificate.passes |= {"first_loss": loss, "gradients": gradients}
+        certificate.passes |= {"first_loss": loss, "gradients": gradients, "silent_at_first": silent}
         certificate.failures += problems
+        certificate.failures += [
+            f"parameter '{name}' never moves from its start: its gradient is 0 in every first step, with every seed"
+            for name in stuck
+        ]
         certificate.failures += [f"parameter '{name}' never receives a gradient" for name in gradients["without"]]
         if starts_equal is not None:
             certificate.passes["starts_as_baseline"] = starts_equal
+            if starts_equal and self._stays_as_it_starts(network, certificate):
+                message = "starts as its baseline, and nothing in which it differs is trained: it will stay equal"
+                certificate.failures.append(message)
+
+    def _stuck(self, variant: Variant, x: Tensor, y: Tensor, exempt: set[str]) -> tuple[list[str], list[str]]:
+        """(parameters that never move, whatever the seed; those that do not with the first seed alone)"""
+        first = stuck_parameters(Probe(self.seed, variant.trainable), self._build(variant), x, y) - exempt
+        always = first
+        for seed in range(self.seed + 1, self.seed + SEEDS):
+            if not always:
+                break
+            always = always & stuck_parameters(Probe(seed, variant.trainable), self._build(variant, seed), x, y)
+        return sorted(always), sorted(first - always)
+
+    def _stays_as_it_starts(self, network: fx.GraphModule, certificate: Certificate) -> bool:
+        """Whether what differs from the baseline has parameters, and all of them are frozen."""
+        found = certificate.difference or {"added": [], "changed": {}}
+        prefixes = tuple(f"{name}." for name in [*found["added"], *found["changed"]])
+        own = [parameter for name, parameter in network.named_parameters() if name.startswith(prefixes)]
+        return bool(prefixes and own) and not any(parameter.requires_grad for parameter in own)
 
     def _starts_equal(self, variant: Variant, baseline: Variant, x: Tensor) -> bool:
         """Whether the whole network's first output equals the baseline's (a residual weight that starts at 0)."""
@@ -231,11 +268,11 @@ def difference(graph: Graph, baseline: Graph, cost: Cost) -> dict[str, Any]:
     """Nodes added, removed and changed, by name, and what they cost."""
     own, others = graph.by_name, baseline.by_name
     base = cost_of(baseline)
+    shared = own.keys() & others.keys()
     changed = {}
     for name in own:
         if name in others:
-            before = {"block": others[name].block.name, **others[name].effective, "reads": others[name].shapes}
-            after = {"block": own[name].block.name, **own[name].effective, "reads": own[name].shapes}
+            before, after = _described(baseline, name, shared), _described(graph, name, shared)
             if before != after:
                 keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
                 changed[name] = {key: [before.get(key), after.get(key)] for key in keys}
@@ -253,6 +290,27 @@ def difference(graph: Graph, baseline: Graph, cost: Cost) -> dict[str, Any]:
             if stages.get(name) != base_stages.get(name)
         },
     }
+
+
+def _described(graph: Graph, name: str, shared: Set[str]) -> dict[str, Any]:
+    """What a node is, what it reads, and how it starts, in words that another graph's node can be compared with."""
+    node = graph.by_name[name]
+    sources = [sorted(_shared_sources(graph, value, shared)) for value in node.inputs]
+    start = [node.start.kind, node.start.value] if node.start else "recipe"
+    return {"block": node.block.name, **node.effective, "reads": node.shapes, "from": sources, "start": start}
+
+
+def _shared_sources(graph: Graph, value: Value, shared: Set[str]) -> set[str]:
+    """The nodes of both graphs (or the input) that a value comes from, by way of nodes of this graph alone."""
+    found: set[str] = set()
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if value == INPUT or (value in shared and not graph.by_name[value].is_identity):
+            found.add(value)
+        else:
+            waiting += graph.by_name[value].inputs
+    return found
 
 
 def protocol(variant: Variant) -> list[str]:

@@ -22,6 +22,7 @@ import torch
 from torch import fx
 
 from ablate.block import Block, BlockParams, Shape
+from ablate.builder import PassThrough
 from ablate.graph import Graph
 
 _FREE = (
@@ -121,7 +122,7 @@ def cost(network: fx.GraphModule, input_shape: Shape) -> Cost:
     for (call, target, module, _, shape), (flops, uncounted) in zip(counter.calls, counts, strict=True):
         own = 0 if id(module) in seen else sum(p.numel() for p in module.parameters())
         seen.add(id(module))
-        kind = getattr(type(module), "name", type(module).__name__)
+        kind = module.block if isinstance(module, PassThrough) else getattr(type(module), "name", type(module).__name__)
         rows.append(NodeCost(names.get(call, target), kind, shape, own, flops, prod(shape), None, uncounted))
     return Cost(tuple(input_shape[1:]), tuple(rows))
 

@@ -17,7 +17,18 @@ import torch
 from pydantic import ValidationError
 from torch import fx, nn
 
-from ablate.block import Block, BlockParams, BlockType, Composite, Shape, Start, Value, find, port_names
+from ablate.block import (
+    INIT_RECIPES,
+    Block,
+    BlockParams,
+    BlockType,
+    Composite,
+    Shape,
+    Start,
+    Value,
+    find,
+    port_names,
+)
 
 INPUT: Value = "input"
 OUTPUT = "output"
@@ -419,6 +430,15 @@ def _infer_shape(block: type[Block], params_json: str, shapes: tuple[Shape, ...]
     if largest > MOST_VALUES:
         raise ValueError(f"{largest:,} values in its parameters or output; at most {MOST_VALUES:,}")
     return shape
+
+
+def takes_start(node: Node, start: Start) -> bool:
+    """Whether a node has what a start sets: parameters; of a recipe, weights of convolutions or linear layers."""
+    with torch.device("meta"):
+        module = node.block(node.params, *node.shapes)
+    if start.kind in INIT_RECIPES:
+        return any(isinstance(part, nn.Conv2d | nn.Linear) for part in module.modules())
+    return any(True for _ in module.parameters())
 
 
 def _readings(inputs: tuple[Value, ...], shapes: tuple[Shape, ...]) -> str:

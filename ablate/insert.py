@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ablate.block import BlockParams, BlockType, Value, find
 from ablate.errors import listed
-from ablate.graph import INPUT, OUTPUT, Edit, Graph, GraphBuilder, Node, unedited
+from ablate.graph import INPUT, OUTPUT, Edit, Graph, GraphBuilder, GraphError, Node, Reported, unedited
 from ablate.pattern import Pattern, nearest
 
 Edge = tuple[str, int]
@@ -112,12 +112,16 @@ class _Graft:
 
 
 class InsertionError(ValueError):
-    """An insertion that can't be made; ``insertion`` and ``at`` (an index, or None) say which."""
+    """An insertion that can't be made; ``insertion`` and ``at`` (an index, or None) say which.
 
-    def __init__(self, message: str, insertion: str, at: int | None = None) -> None:
+    ``by_place``: it is the place that is wrong, and not what would stand there.
+    """
+
+    def __init__(self, message: str, insertion: str, at: int | None = None, *, by_place: bool = True) -> None:
         super().__init__(message)
         self.insertion = insertion
         self.at = at
+        self.by_place = by_place
 
 
 def insert(graph: Graph, insertions: Sequence[Insertion], edit: Edit = unedited) -> Graph:
@@ -279,8 +283,7 @@ class _Rewrite:
             graft = self._replacing(node.name)
             if graft is None:
                 inputs = tuple(self._read((node.name, port), source) for port, source in enumerate(node.inputs))
-                # what the graph as written says of a node stands: it was edited there
-                self.builder.keep(node, inputs)
+                self._keep(node, inputs)
             elif node.name == graft.source:
                 self._replace(graft)
             else:
@@ -290,6 +293,29 @@ class _Rewrite:
         # Only insertions ask what a scope was made by; a composite that a spec declares could not be pickled.
         self.builder.calls.clear()
         return self.builder.finish(self._read((OUTPUT, 0), self.graph.output))
+
+    def _keep(self, node: Node, inputs: tuple[Value, ...]) -> None:
+        """A node as it was written and edited; where it can't be any more, that is an insertion's doing."""
+        try:
+            self.builder.keep(node, inputs)
+        except GraphError as error:
+            culprit = next((name for value in inputs if (name := self._insertion_behind(value))), None)
+            if culprit is None:
+                raise
+            raise InsertionError(str(error), culprit, by_place=False) from None
+
+    def _insertion_behind(self, value: Value) -> str | None:
+        """The nearest insertion that a value comes from."""
+        waiting, seen = [value], set()
+        while waiting:
+            value = waiting.pop(0)
+            if value != INPUT and value not in seen:
+                seen.add(value)
+                node = self.builder.nodes[value]
+                if node.insertion:
+                    return node.insertion
+                waiting += node.inputs
+        return None
 
     def _replacing(self, name: str) -> _Graft | None:
         """The graft in whose place ``name`` lies."""
@@ -316,14 +342,23 @@ class _Rewrite:
             )
             entering.reverse()
         inputs = tuple(self._read((consumer, port), source) for source, consumer, port in entering)
-        self.standing[graft.source] = self._place(graft, inputs, _taken_over(self.graph, graft.place, node))
+        self.standing[graft.source] = self._place(
+            graft, inputs, _taken_over(self.graph, graft.place, node, graft.insertion.block)
+        )
 
     def _place(self, graft: _Graft, inputs: tuple[Value, ...], taken_over: Mapping[str, Any] | None = None) -> Value:
         insertion, builder = graft.insertion, self.builder
         site = Site(builder.shape(inputs[0])[0], graft.index, graft.count, taken_over or {})
-        branch = builder.place(graft.name, insertion.block, insertion.params_at(site), inputs, insertion.name)
-        if insertion.residual.kind == "none":
-            return branch
+        try:
+            branch = builder.place(graft.name, insertion.block, insertion.params_at(site), inputs, insertion.name)
+            return branch if insertion.residual.kind == "none" else self._joined(graft, branch, inputs)
+        except Reported:
+            raise
+        except GraphError as error:
+            raise InsertionError(str(error), insertion.name, by_place=False) from None
+
+    def _joined(self, graft: _Graft, branch: Value, inputs: tuple[Value, ...]) -> Value:
+        insertion, builder = graft.insertion, self.builder
         if len(inputs) > 1:
             message = f"'{graft.place}' reads {len(inputs)} values: which is the residual?"
             raise InsertionError(f"{message}; residual: none", insertion.name)
@@ -336,6 +371,11 @@ class _Rewrite:
         return builder.place(name, weighted, params, (branch, *inputs), insertion.name)
 
 
-def _taken_over(graph: Graph, place: str, node: Node | None) -> dict[str, Any]:
+def _taken_over(graph: Graph, place: str, node: Node | None, block: BlockType) -> dict[str, Any]:
     params = node.params if node else graph.calls[place].params if place in graph.calls else None
-    return {name: getattr(params, name) for name in TAKEN_OVER if hasattr(params, name)}
+    taken = {name: getattr(params, name) for name in TAKEN_OVER if hasattr(params, name)}
+    if "width" in taken and (node.block if node else graph.calls[place].block) is not block:
+        # A bottleneck's width is that of its inside: what another block must come to is what goes out.
+        shape = graph.shape(graph.places[place])
+        taken["width"] = shape[0] if len(shape) != 2 else shape[-1]
+    return taken

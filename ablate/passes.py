@@ -24,6 +24,11 @@ from ablate.trainable import Trainable, training_mode
 
 DRAWS = 16
 """How often random parameters are drawn before a gradient counts as zero: a ReLU may be silent for one draw."""
+SEEDS = 16
+"""How many first weights are tried before a parameter counts as stuck: a ReLU of one unit may be silent for one."""
+STEPS = 5
+RATE = 0.1
+"""Of the descent that must move every parameter: steps, and the learning rate."""
 ZERO = 1e-10
 """A gradient this small, in float64 and relative to the network's largest, is rounding and no gradient."""
 
@@ -51,18 +56,26 @@ def dead_nodes(graph: Graph) -> list[str]:
 
 
 def called_problems(probe: Probe, network: fx.GraphModule, graph: Graph, x: Tensor) -> list[str]:
-    """Run the module itself: it calls what the graph says, which reads what the graph says and writes nothing there."""
-    watch = _Watch(graph, x)
+    """Run the module itself: it calls what the graph says, which reads what the graph says and writes nothing there.
+
+    In training and in evaluation: a block may write into its input in one of them alone.
+    """
+    found: list[str] = []
     names = dict.fromkeys(node.module for node in graph.nodes)
     modules = {name: network.get_submodule(name) for name in names}
-    handles = [module.register_forward_pre_hook(partial(watch.before, name)) for name, module in modules.items()]
-    handles += [module.register_forward_hook(partial(watch.after, name)) for name, module in modules.items()]
-    with torch.no_grad():
-        probe.enter(network, 0)
-        output = network(x)
-    for handle in handles:
-        handle.remove()
-    return watch.problems(output)
+    for training in (True, False):
+        watch = _Watch(graph, x)
+        handles = [module.register_forward_pre_hook(partial(watch.before, name)) for name, module in modules.items()]
+        handles += [module.register_forward_hook(partial(watch.after, name)) for name, module in modules.items()]
+        with torch.no_grad():
+            probe.enter(network, 0)
+            if not training:
+                network.eval()
+            output = network(x)
+        for handle in handles:
+            handle.remove()
+        found += watch.problems(output)
+    return list(dict.fromkeys(found))
 
 
 class _Watch:
@@ -134,9 +147,9 @@ def gradient_check(probe: Probe, network: fx.GraphModule, graph: Graph, x: Tenso
     Of the cross-entropy, whatever the recipe's loss is: that one may be 0 for an example that is right already.
 
     Random, since a residual weight of 0 or a zeroed last norm hides what stands behind it. Several draws, since a
-    narrow ReLU may be silent in one. What autograd reaches in training, with a gradient of zero, and what has one in
-    evaluation mode, is cancelled by batch norm in training (a bias before it) and named, as are the parameters that
-    their block declares invariant.
+    narrow ReLU may be silent in one. What autograd reaches, with a gradient of zero, and what has one once batch norm
+    alone is in evaluation mode, is cancelled by batch norm (a bias before it) and named, as are the parameters that
+    their block declares invariant. What is frozen keeps its first values: it may hide what stands behind it for good.
     """
     double = network.double()
     trainable = {n: p for n, p in double.named_parameters() if p.requires_grad and p.numel() > 0}
@@ -148,14 +161,14 @@ def gradient_check(probe: Probe, network: fx.GraphModule, graph: Graph, x: Tenso
     for draw in range(DRAWS):
         if not open_names - declared:
             break
-        open_names -= _with_gradient(probe, double, x.double(), y, draw, training=True)
+        open_names -= _with_gradient(probe, double, x.double(), y, draw)
         reached |= {name for name in open_names if trainable[name].grad is not None}
         draws = draw + 1
     cancelled: set[str] = set()
     for draw in range(DRAWS):
         if not (open_names & reached) - declared - cancelled:
             break
-        cancelled |= open_names & reached & _with_gradient(probe, double, x.double(), y, draw, training=False)
+        cancelled |= open_names & reached & _with_gradient(probe, double, x.double(), y, draw, by_batch=False)
     without = sorted(open_names - declared - cancelled)
     return {
         "parameters": len(trainable),
@@ -173,13 +186,15 @@ def _invariant(graph: Graph) -> set[str]:
 
 
 def _with_gradient(
-    probe: Probe, network: fx.GraphModule, x: Tensor, y: Tensor, draw: int, *, training: bool
+    probe: Probe, network: fx.GraphModule, x: Tensor, y: Tensor, draw: int, *, by_batch: bool = True
 ) -> set[str]:
-    """The parameters that have a gradient at one random setting of all of them."""
+    """The parameters that have a gradient at one random setting; without ``by_batch`` no norm sees the batch."""
     _randomise(network, probe.seed, draw)
     probe.enter(network, draw)
-    if not training:
-        network.eval()
+    if not by_batch:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
     network.zero_grad(set_to_none=True)
     F.cross_entropy(network(x), y).backward()  # type: ignore[no-untyped-call]
     sizes = {
@@ -193,12 +208,37 @@ def _with_gradient(
 
 @torch.no_grad()
 def _randomise(network: nn.Module, seed: int, draw: int) -> None:
-    """Weights normal with variance 1/fan-in, everything else standard normal."""
+    """What is trained: weights normal with variance 1/fan-in, everything else standard normal."""
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         stream = generator(seed, "certify", name, draw)
         scale = parameter[0].numel() ** -0.5 if parameter.ndim >= 2 and parameter.numel() else 1.0
         values = torch.randn(parameter.shape, generator=stream, dtype=torch.float64)
         parameter.copy_(values * scale)
+
+
+def stuck_parameters(probe: Probe, network: fx.GraphModule, x: Tensor, y: Tensor) -> set[str]:
+    """The trainable parameters whose gradient is exactly 0 at each of the first steps of a descent from the true start.
+
+    A branch that ends in a norm whose scale starts at 0, joined by a weight that starts at 0, is such a saddle: it
+    would be trained for hundreds of epochs and never move. Takes the network with it.
+    """
+    double = network.double()
+    trainable = {n: p for n, p in double.named_parameters() if p.requires_grad and p.numel() > 0}
+    stuck = set(trainable)
+    for step in range(STEPS):
+        probe.enter(double, step)
+        double.zero_grad(set_to_none=True)
+        F.cross_entropy(double(x.double()), y).backward()  # type: ignore[no-untyped-call]
+        stuck -= {name for name in stuck if (grad := trainable[name].grad) is not None and bool(grad.any())}
+        if not stuck:
+            break
+        with torch.no_grad():
+            for parameter in trainable.values():
+                if parameter.grad is not None:
+                    parameter.sub_(RATE * parameter.grad)
+    return stuck
 
 
 def first_output(probe: Probe, network: fx.GraphModule, x: Tensor) -> Tensor:

@@ -331,3 +331,30 @@ def test_the_order_of_writing_changes_no_bit_of_the_gradients() -> None:
         return found
 
     assert torch.equal(gradient("a", "b", "c"), gradient("b", "c", "a"))
+
+
+def test_what_is_left_out_of_the_identity_is_left_out_of_the_module_too() -> None:
+    """An elided pooling would add to the graph of autograd, and with it reorder sums of gradients."""
+    section = "graph:\n  s: {block: conv, width: 8}\n  p: {block: KIND}\n  out: {block: add, from: [s, p]}\n"
+    for kind in (
+        "avg_pool, kernel: 1",
+        "max_pool, kernel: 1",
+        "identity",
+        "pad_shortcut, width: 8",
+        "scale, factor: 1.0",
+    ):
+        module = build(networks.graph(section.replace("KIND", kind))).get_submodule("p")
+        x = torch.randn(2, 8, 5, 7)
+        assert module(x) is x
+
+
+def test_two_networks_of_one_identity_have_their_parameters_in_one_order() -> None:
+    """A norm of the gradient is a sum over all parameters, in their order."""
+    tail = "  b: {block: conv, width: 5}\n  c: {block: unit, from: b}\n"
+    unit = "blocks: {unit: {graph: {%s conv: {block: conv, width: 5}}}}\n"
+    plain = networks.graph(unit % "" + "graph:\n  a: {block: conv, width: 5}\n" + tail)
+    early = networks.graph(unit % "pre: {block: identity}," + "graph:\n  a: {block: conv, width: 5}\n" + tail)
+    assert plain.fingerprint == early.fingerprint
+    assert [name for name, _ in build(plain).named_parameters()] == [
+        name for name, _ in build(early).named_parameters()
+    ]

@@ -79,6 +79,15 @@ class InPlace(Block):
         return F.relu_(x)
 
 
+class InPlaceInEvaluation(InPlace):
+    """Training does not show it, and evaluation reads what it left."""
+
+    name = "test_in_place_in_evaluation"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if self.training else x.mul_(2)
+
+
 class HiddenWrite(InPlace):
     """Writes where the version counter does not see it."""
 
@@ -134,7 +143,18 @@ class Forgets(Detached):
 @pytest.fixture(autouse=True, scope="module")
 def blocks_of_this_file() -> Iterator[None]:
     """Registered while these tests run, and unknown to the tests of all registered blocks."""
-    kinds = (Detached, DetachedInTraining, Unused, InPlace, HiddenWrite, StartsAsNan, InfiniteGradient, Raises, Forgets)
+    kinds = (
+        Detached,
+        DetachedInTraining,
+        Unused,
+        InPlace,
+        InPlaceInEvaluation,
+        HiddenWrite,
+        StartsAsNan,
+        InfiniteGradient,
+        Raises,
+        Forgets,
+    )
     for kind in kinds:
         blocks.register(kind)
     yield
@@ -668,3 +688,95 @@ def test_the_protocol_says_in_words_when_the_test_split_decides() -> None:
 def test_the_protocol_says_that_nothing_was_held_out() -> None:
     data = {key: value for key, value in DATA.items() if key != "val"}
     assert "There is no validation split." in certified(data=data).protocol
+
+
+# ---- what would never learn ----
+
+
+@pytest.mark.parametrize("residual", ["none", "weighted"])
+def test_a_branch_that_starts_at_zero_and_can_not_leave_it_is_caught(residual: str) -> None:
+    """A norm scaled by 0 whose output is multiplied by 0, or passed on alone: a saddle that no step leaves."""
+    found = certified(insertion("non_local", at="after body.0", residual=residual))
+    stuck = [failure for failure in found.failures if "never moves from its start" in failure]
+    assert any("body.0_extra." in failure for failure in stuck)
+    assert not found.passes["gradients"]["without"]
+
+
+def test_a_branch_that_starts_at_zero_beside_its_input_is_certified() -> None:
+    assert not certified(insertion("non_local", at="after body.0", residual="plain")).failures
+    assert not certified(insertion("se", at="after body.0", residual="weighted")).failures
+
+
+def test_a_network_whose_last_weights_are_zero_for_good_is_caught() -> None:
+    network = {"graph": GRAPH, "init": {"set": {"body.1.conv2": "zero", "body.1.bn2": "zero"}}}
+    assert any("'body.1.conv1.weight' never moves" in failure for failure in certified(network).failures)
+
+
+def test_one_silent_unit_is_named_and_no_failure() -> None:
+    """At a hidden width of 1 the ReLU of a gate is silent for half of all seeds."""
+    network = insertion("se", at="after body.*", reduction=16)
+    found = [Certifier(data_of, NUMERICS, seed).certify(as_written(load(spec(network))), None) for seed in range(6)]
+    assert not any(certificate.failures for certificate in found)
+    silent = [certificate.passes["silent_at_first"] for certificate in found]
+    assert any(names and all("_extra." in name for name in names) for names in silent)
+
+
+def test_what_is_frozen_hides_what_stands_behind_it() -> None:
+    network = insertion("se", at="after body.0", reduction=2, residual="weighted")
+    found = certified(network, train={**TRAIN, "freeze": ["body.0_extra_residual"]})
+    assert any("'body.0_extra.fc1.weight' never receives a gradient" in failure for failure in found.failures)
+
+
+def test_a_frozen_insertion_that_changes_nothing_is_caught() -> None:
+    network = insertion("se", at="after body.0", reduction=2, residual="weighted")
+    variants = {"base": {"network.insert.extra": None}, "frozen": {"train.freeze": ["insert.extra"]}}
+    found = certificates(variants, network)[-1]
+    assert any("it will stay equal" in failure for failure in found.failures)
+
+
+def test_a_block_that_writes_in_evaluation_alone_is_caught() -> None:
+    found = certified(insertion("test_in_place_in_evaluation", at="before body.1.conv1"))
+    assert any("writes into what it reads" in failure for failure in found.failures)
+
+
+def test_what_chance_drops_is_not_called_cancelled_by_batch_norm() -> None:
+    network = insertion("drop_path", at="before body.*.add:branch", rate=0.99, per="batch")
+    found = certified(network)
+    assert not any(name.endswith("conv1.weight") for name in found.passes["gradients"]["cancelled_by_batch_norm"])
+
+
+# ---- the difference, exactly ----
+
+
+def test_another_wiring_another_start_and_another_order_are_differences() -> None:
+    graph = {
+        "stem": {"block": "conv_bn_act", "width": 16, "kernel": 3},
+        "a": {"block": "conv", "width": 16},
+        "b": {"block": "conv", "width": 16, "from": "a"},
+        "join": {"block": "add", "from": ["a", "b"]},
+        "head": {"block": "classifier"},
+    }
+    insert = {name: {"block": block, "at": "after join"} for name, block in {"x": "act", "y": "spatial_gate"}.items()}
+    variants = {
+        "base": {},
+        "wired": {"network.graph.b.from": "stem"},
+        "start": {"network.init.set.b": {"normal": 0.5}},
+        "order": {"network.insert.x.rank": 1},
+    }
+    _, wired, start, order = certificates(variants, {"graph": graph, "insert": insert})
+    assert wired.difference is not None
+    assert wired.difference["changed"] == {"b": {"from": [[["a"]], [["stem.act"]]]}}
+    assert start.difference is not None
+    assert start.difference["changed"] == {"b": {"start": ["recipe", ["normal", 0.5]]}}
+    assert order.difference is not None
+    assert set(order.difference["changed"]) == {"join_x", "join_y", "head.pool"}
+
+
+def test_an_insertion_changes_no_node_that_reads_it() -> None:
+    (base, found) = certificates(
+        {"base": {"network.insert.extra": None}, "x": {}},
+        insertion("se", at="after body.0", reduction=2, residual="plain"),
+    )
+    assert found.difference is not None
+    assert found.difference["changed"] == {}
+    assert base.difference is None

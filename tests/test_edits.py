@@ -147,3 +147,12 @@ def test_disjoint_sets_do_not_depend_on_their_order(order: list[str]) -> None:
     edits = "".join(f'  "{pattern}": {{kernel: {kernels[pattern]}}}\n' for pattern in order)
     wanted = "".join(f'  "{pattern}": {{kernel: {kernel}}}\n' for pattern, kernel in kernels.items())
     assert networks.graph(f"{STAGES}set:\n{edits}").fingerprint == networks.graph(f"{STAGES}set:\n{wanted}").fingerprint
+
+
+def test_places_are_counted_on_the_graph_as_it_is_and_not_with_the_first_value_everywhere() -> None:
+    graph = networks.graph(
+        "graph:\n  c1: {block: conv, width: 8}\n  c2: {block: conv, width: 16}\n"
+        "  s: {block: conv, width: 16, from: c1}\n  out: {block: add, from: [c2, s]}\n"
+        'set: {"(c1|c2)": {width: {linear: [4, 16]}}}\n'
+    )
+    assert [graph.by_name[name].shape[0] for name in ("c1", "c2", "out")] == [4, 16, 16]

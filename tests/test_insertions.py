@@ -211,7 +211,7 @@ def test_a_start_names_a_scope_and_what_is_inserted() -> None:
     graph = networks.graph(
         STAGES + "insert: {s: {block: se, reduction: 2, at: after a}}\ninit: {set: {a_s: zero, head: {normal: 0.1}}}\n"
     )
-    assert [node.name for node in graph.nodes if node.start] == ["a_s", "head.pool", "head.fc"]
+    assert [node.name for node in graph.nodes if node.start] == ["a_s", "head.fc"]
 
 
 def test_how_parameters_start_belongs_to_the_fingerprint_and_texts_that_mean_the_same_do_not_differ() -> None:
@@ -235,3 +235,40 @@ def test_a_start_that_can_not_be_is_refused_at_its_place(init: str, words: str) 
     messages = networks.messages(f"{STAGES}init: {init}\n")
     assert any(words in message for message in messages), messages
     assert all(message.startswith("spec.yaml:") for message in messages)
+
+
+def test_another_block_in_the_place_of_a_bottleneck_puts_out_what_that_put_out() -> None:
+    section = "graph:\n  stem: {block: conv_bn_act, width: 16}\n  a: {block: bottleneck, width: 4, repeat: 2}\n"
+    graph = networks.graph(section + "insert: {s: {block: conv, at: replace a.1}}\n")
+    assert graph.shape(graph.output)[0] == 16
+    same = networks.graph(section + "insert: {s: {block: bottleneck, at: replace a.1}}\n")
+    assert same.fingerprint == networks.graph(section).fingerprint
+
+
+def test_a_start_that_nothing_takes_is_refused_and_the_networks_own_recipe_is_none() -> None:
+    for init in ("{set: {a.0.act1: zero}}", "{set: {a.0.add: {normal: 1.0}}}", "{set: {a.0.bn1: kaiming_fan_in}}"):
+        assert "has no effect: a.0." in only(f"{STAGES}init: {init}\n")
+    plain = networks.graph(STAGES).fingerprint
+    assert networks.graph(STAGES + "init: {set: {head.fc: kaiming_fan_out}}\n").fingerprint == plain
+    assert networks.graph(STAGES + "init: {set: {head.fc: kaiming_fan_in}}\n").fingerprint != plain
+
+
+def test_a_start_reaches_parameters_that_are_called_neither_weight_nor_bias() -> None:
+    section = "graph:\n  patch: {block: patch_embed, width: 8, patch: 4}\n  position: {block: position_embedding}\n"
+    graph = networks.graph(section + "init: {set: {position: {constant: 0.5}}}\n", (3, 12, 16))
+    values = dict(build(graph).get_submodule("position").named_parameters())
+    assert values
+    assert all(bool((value == 0.5).all()) for value in values.values())
+
+
+@pytest.mark.parametrize(
+    ("insert", "words"),
+    [
+        ("x: {block: conv, width: 7, at: after a.0.bn2}", "network.insert.x: node 'a.0.add'"),
+        ("x: {block: se, at: after head.pool}", "network.insert.x: node 'head.pool_x'"),
+        ("x: {block: act, at: after a}, y_x: {block: act, at: after b}", ""),
+    ],
+)
+def test_a_shape_that_an_insertion_makes_impossible_is_said_of_that_insertion(insert: str, words: str) -> None:
+    messages = networks.messages(f"{STAGES}insert: {{{insert}}}\n")
+    assert [words in message for message in messages] == ([True] if words else [])

@@ -107,6 +107,12 @@ def _channels_first(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if images.ndim == 3:
         return images[:, None]
     likely = (1, 3, 4)
+    if images.shape[3] in likely and images.shape[1] <= max(likely):
+        raise user_error(
+            f"images of shape {images.shape}: is the second axis the channels, or the last?",
+            "",
+            "hand over (N, C, H, W) of at least 5 pixels across, or (N, H, W)",
+        )
     return images.transpose(0, 3, 1, 2) if images.shape[3] in likely and images.shape[1] not in likely else images
 
 

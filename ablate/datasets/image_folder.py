@@ -25,11 +25,11 @@ from ablate.errors import listed
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LEFT_BY_SYSTEMS = ("Thumbs.db", "desktop.ini")
-FORMAT = 1
+FORMAT = 2
 """Of the kept hashes; raised when their meaning changes."""
 
-File = tuple[str, int, int]
-"""Name beneath the split's folder, size in bytes, time of the last change in nanoseconds."""
+File = tuple[str, int, int, int, int]
+"""Name beneath the split's folder, size in bytes, times of writing and of change in nanoseconds, inode."""
 
 
 class ImageFolderParams(DataSetParams):
@@ -119,7 +119,7 @@ def _split(root: Path, folder: str, names: tuple[str, ...], workers: int) -> Fol
     labels = np.repeat(np.arange(len(names)), [len(found) for found in files]).astype(np.int64)
     if len(labels) > MAX_EXAMPLES:
         raise user_error(f"{folder}: {len(labels):,} examples; at most {MAX_EXAMPLES:,}", "root")
-    paths = np.array([os.fsencode(file) for found in files for file, _, _ in found])
+    paths = np.array([os.fsencode(file) for found in files for file, *_ in found])
     return FolderSplit(path, paths, labels, _digest(path, dict(zip(names, files, strict=True))), workers)
 
 
@@ -136,7 +136,8 @@ def _files(root: Path, path: str, folder: str, name: str) -> list[File]:
         if entry.is_symlink():
             _beneath(root, Path(entry.path), where)
         stat = entry.stat()
-        found.append((f"{name}/{entry.name}", stat.st_size, stat.st_mtime_ns))
+        # Inode and change time too: a copy keeps the time of writing, and so does a folder that is renamed.
+        found.append((f"{name}/{entry.name}", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
     if not found:
         raise user_error(f"class '{name}' has no example in {folder}", "root")
     return found
@@ -179,7 +180,7 @@ def _class_digest(path: str, files: list[File]) -> str:
 
 
 def _contents(path: str, files: list[File]) -> Iterator[tuple[str, bytes]]:
-    for name, _, _ in files:
+    for name, *_ in files:
         yield name, read(path, name)
 
 

@@ -24,6 +24,7 @@ from ablate.network.entries import Scope, evaluated, is_linear, mapping
 from ablate.pattern import Pattern, nearest
 from ablate.yamlfile import place_of
 
+LEFT = object()
 SET: Path = ("network", "set")
 DEFAULTS: Path = ("network", "defaults")
 
@@ -52,6 +53,8 @@ class Edits:
         self.places: dict[str, list[str]] = {}
         """Pattern → what it matches, once the graph has been gone through."""
         self._owners: dict[tuple[str, str], str] = {}
+        self.leaves_spreads = False
+        """Whether a value that is spread over places is left as it is, until it is known how many there are."""
         self._check_defaults()
 
     def fill(self, name: str, block: BlockType, params: BlockParams, repeats: Mapping[str, int]) -> BlockParams:
@@ -81,6 +84,7 @@ class Edits:
 
     def again(self) -> None:
         """Start over, now that the places of every pattern are known."""
+        self.leaves_spreads = False
         self.places = {entry.pattern.text: entry.matched for entry in self.sets}
         for entry in self.sets:
             entry.matched = []
@@ -121,7 +125,8 @@ class Edits:
                 )
                 raise Reported(name)
             try:
-                changes[key] = self._value(entry, name, block, key, value)
+                changed = self._value(entry, name, block, key, value)
+                changes |= {} if changed is LEFT else {key: changed}
             except ValueError as error:
                 message, _, hint = str(error).partition("; ")
                 collector.add(path, message, hint, key=False)
@@ -131,6 +136,9 @@ class Edits:
     def _value(self, entry: _Set, name: str, block: BlockType, key: str, value: Any) -> Any:
         if not is_linear(value):
             return evaluated(block, key, value, self.scope.names)
+        if self.leaves_spreads:
+            spread(substitute(value, self.scope.names), 0, 1)  # for what is wrong with it
+            return LEFT
         places = self.places.get(entry.pattern.text, [name])
         return spread(substitute(value, self.scope.names), places.index(name), len(places))
 

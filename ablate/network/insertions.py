@@ -71,6 +71,9 @@ def check_places(
 
 
 def report_insertion(error: InsertionError, section: Mapping[str, Any], collector: Collector) -> None:
+    if not error.by_place:
+        collector.add((*INSERT, error.insertion), str(error))
+        return
     path: Path = (*INSERT, error.insertion, "at")
     value = section["insert"][error.insertion]["at"]
     if isinstance(value, list) and error.at is not None:

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ablate.block import Shape, Start
+from ablate.block import INIT_RECIPES, Shape, Start
 from ablate.collect import Collector, Path
 from ablate.diagnose import problems, shown
-from ablate.errors import did_you_mean
+from ablate.errors import did_you_mean, listed
 from ablate.expression import names_in, substitute
-from ablate.graph import Graph, GraphBuilder, GraphError, Reported
+from ablate.graph import Graph, GraphBuilder, GraphError, Reported, takes_start
 from ablate.insert import Insertion, InsertionError, insert
 from ablate.network.composites import check_composites_used, declare
 from ablate.network.edits import Edits
@@ -142,8 +142,9 @@ def _concerns_graph(path: str) -> bool:
 def _written(
     section: Mapping[str, Any], entries: list[Entry], input_shape: Shape, classes: int, edits: Edits
 ) -> Graph | None:
-    builder = GraphBuilder(input_shape, classes, edits)
     collector = edits.scope.collector
+    edits.leaves_spreads = edits.spreads
+    builder = GraphBuilder(input_shape, classes, edits)
     output = place_entries(entries, output_of(section, entries), builder, collector)
     if output is not None and edits.spreads:
         # Only now is it known between how many places a value is to be spread.
@@ -231,6 +232,15 @@ def _starts(init: InitSpec, graph: Graph, collector: Collector) -> dict[str, Sta
                 collector.add(path, message, "let only one of the patterns match it")
                 break
             starts[node] = _start(spec)
+        owned = [node for node in starts if owners[node] == text]
+        takers = [node for node in owned if takes_start(graph.by_name[node], starts[node])]
+        if owned and not takers:
+            what = "weights that a recipe fills" if starts[owned[0]].kind in INIT_RECIPES else "parameters"
+            collector.add(path, f"has no effect: {listed(owned)} {'has' if len(owned) == 1 else 'have'} no {what}")
+        for node in owned:
+            # A scope has nodes without parameters; and the network's own recipe is no start of its own.
+            if node not in takers or starts[node].kind == init.recipe:
+                del starts[node]
     return starts
 
 

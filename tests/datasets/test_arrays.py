@@ -47,6 +47,13 @@ def test_both_orders_of_axes_and_both_libraries_are_one_data_set(channels: int, 
     assert first.content_hash == last.content_hash
 
 
+def test_axes_that_could_be_read_in_two_ways_are_refused() -> None:
+    images = np.zeros((7, 2, 8, 3), dtype=np.uint8)
+    assert "is the second axis the channels, or the last" in refusal(
+        {"train": (images, labels(7)), "test": (images, labels(7))}
+    )
+
+
 def test_grey_images_need_no_axis_for_their_channel() -> None:
     assert np.array_equal(rows(held({"train": (images()[:, 0], labels())}))[:, 0], images()[:, 0])
 

@@ -217,6 +217,23 @@ def test_files_are_hashed_once_and_a_changed_class_again(root: Path, monkeypatch
     assert names[30:] == [f"bee/{i}.{'png' if i == 2 else 'JPEG'}" for i in range(7)]
 
 
+def test_two_class_folders_that_change_names_are_other_data(tmp_path: Path) -> None:
+    """Files of one size and one time of writing, as an archive unpacks them: every label is another one."""
+    for split in ("train", "val"):
+        for index, name in enumerate(("ant", "bee")):
+            folder = tmp_path / "set" / split / name
+            folder.mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (8, 8), (index * 100, number, 7 * number)).save(folder / f"{number}.bmp")
+                os.utime(folder / f"{number}.bmp", ns=(1, 1))
+    before = loaded(tmp_path / "set").content_hash
+    train = tmp_path / "set" / "train"
+    (train / "ant").rename(train / "other")
+    (train / "bee").rename(train / "ant")
+    (train / "other").rename(train / "bee")
+    assert loaded(tmp_path / "set").content_hash != before
+
+
 @pytest.mark.parametrize("damage", [b"", b"[]", b'{"ant": 3}', b'{"ant": ["a"]}', b"\xff"])
 def test_a_damaged_cache_is_as_none(root: Path, own_cache: Path, damage: bytes) -> None:
     before = loaded(root).content_hash
