@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +164,7 @@ def _check(options: argparse.Namespace) -> int:
         try:
             plan = _load_plan(path, options)
         except UserError as error:
-            problems += error.problems
+            problems += [_of_spec(problem, path) if len(options.specs) > 1 else problem for problem in error.problems]
             continue
         duplicates = len(plan.variants) - len(plan.distinct)
         same = f" ({duplicates} the same as another)" if duplicates else ""
@@ -174,6 +175,13 @@ def _check(options: argparse.Namespace) -> int:
     if problems:
         raise UserError(problems)
     return 0
+
+
+def _of_spec(problem: Problem, path: str) -> Problem:
+    """A mistake on the command line, with the spec of those named in which it is one."""
+    if path in str(problem) or (problem.place is not None and problem.place.file != "--set"):
+        return problem
+    return replace(problem, message=f"{path}: {problem.message}")
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ablate.errors import Problem, UserError
 from ablate.spec import study_name_problem
+from ablate.yamlfile import dump
 
 STUDY = """\
 # What does this study ask? Say it here, and where its numbers come from.
@@ -13,7 +14,7 @@ STUDY = """\
 #   ablate plan  {file}                    the variants, what proves them, what they cost
 #   ablate sweep {file} --profile tiny     a first run, in seconds
 #   ablate sweep {file}                    the study, into runs/{name}
-name: {name}                 # the study's folder is runs/NAME
+name: {written}                 # the study's folder is runs/NAME
 # extends: models/resnet20.yaml   # start from another spec; what is written here comes on top
 
 data:
@@ -68,16 +69,19 @@ report:
 def new_study(name: str, folder: Path) -> Path:
     """Write a spec to start from, ``folder/name.yaml``, and return its path.
 
-    Errors (UserError): a name that can't be a study's; a file that is there already; a folder that can't be written.
+    Errors (UserError): a name that can't be a study's; a folder's name that can't be printed; a file that is there
+    already; a folder that can't be written.
     """
     problem = study_name_problem(name)
     if problem:
         raise UserError(Problem(problem))
+    if not str(folder).isprintable():
+        raise UserError(f"--folder {str(folder)!r}: the name has characters that can't be printed")
     file = folder / f"{name}.yaml"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as stream:
-            stream.write(STUDY.format(name=name, file=file))
+            stream.write(STUDY.format(name=name, written=dump(name).strip(), file=file))
     except FileExistsError:
         raise UserError(Problem(f"{file} is there already", hint="another name, or delete it first")) from None
     except OSError as error:

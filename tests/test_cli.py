@@ -266,6 +266,40 @@ def test_a_new_study_overwrites_nothing_and_needs_a_name_that_can_be_a_folders(
     assert "can't name a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["123", "true", "null", "no", "on", "1e5", "0x10", "1.0", "mine"])
+def test_a_new_study_may_have_a_name_that_yaml_would_read_as_something_else(
+    name: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("new", "study", name) == 0
+    assert run("check", f"specs/{name}.yaml") == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["a\nname: other", "a\x1b[31m"])
+def test_a_new_study_goes_to_no_folder_whose_name_cannot_be_printed(
+    folder: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("new", "study", "mine", "--folder", folder) == 2
+    said = capsys.readouterr().err
+    assert "the name has characters that can't be printed" in said
+    assert said.rstrip().isprintable()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_on_the_command_line_of_a_check_of_several_specs_names_the_spec(
+    tiny: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(tiny.read_text() + "profiles: {small: {train.epochs: 1}}\n")
+    assert run("check", str(other), str(tiny), "--profile", "small") == 2
+    assert capsys.readouterr().err == f"{tiny}: --profile small: no profile 'small'; the spec has no profiles\n"
+    assert run("check", str(other), str(tiny), "--set", "network.insert.attention.at=after stage1") == 2
+    assert [line.split(": ")[0] for line in capsys.readouterr().err.splitlines()] == [str(other), str(tiny)]
+    assert run("check", str(tiny), "--profile", "small") == 2
+    assert capsys.readouterr().err.startswith("--profile small")
+
+
 def test_plan_as_json_has_every_certificate(tiny: Path, capsys: Captured) -> None:
     assert run("plan", str(tiny), "--json") == 0
     records = json.loads(capsys.readouterr().out)

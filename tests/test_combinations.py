@@ -299,3 +299,16 @@ def test_mistakes_of_factors_levels_baseline_zip_and_exclude_are_said_at_once_wi
 def test_an_empty_patch_is_no_component() -> None:
     said = refused({"design": "leave_one_out", "components": {"c1": {}, "c2": {"train.epochs": 3}}})
     assert "ablation.components.c1: an empty patch" in said
+
+
+def test_an_empty_baseline_is_refused() -> None:
+    said = refused({"factors": {"f": factor(0, 2)}, "baseline": {}})
+    assert "ablation.baseline: an empty combination; name levels: {factor: level}" in said
+
+
+def test_a_baseline_of_zipped_levels_that_dont_stand_side_by_side_is_refused() -> None:
+    factors = {"a": factor(0, 2), "b": factor(1, 2), "c": factor(2, 3)}
+    for design in ("grid", "one_at_a_time"):
+        ablation = {"design": design, "factors": factors, "zip": [["a", "b"]], "baseline": {"a": "v0", "b": "v1"}}
+        wanted = "ablation.baseline: a, b are zipped, and these levels don't stand side by side"
+        assert refused(ablation).splitlines()[0].endswith(wanted)

@@ -85,11 +85,48 @@ def test_two_factors_on_one_path_are_an_error_that_names_both() -> None:
 
 def test_two_factors_of_which_one_acts_within_what_the_other_assigns_are_sound() -> None:
     whole = {
-        "cbam": {"network.insert.attention": ATTENTION},
+        "cbam": {"network.insert.attention": {"block": "cbam", "at": "after stem"}},
         "se": {"network.insert.attention": {"block": "se", "at": "after stem"}},
     }
     plan = planned({"factors": {"kind": whole, "reduction": REDUCTION}})
     assert len({variant.identity for variant in plan.variants}) == 4
+
+
+RATES = {rate: {"train.optimizer": TRAIN["optimizer"] | {"lr": float(rate)}} for rate in ("0.1", "0.2")}
+KINDS = {
+    "cbam": {"network.insert.attention": ATTENTION},
+    "se": {"network.insert.attention": {"block": "se", "at": "after body"}},
+    "none": NO_ATTENTION,
+}
+
+
+@pytest.mark.parametrize(
+    ("whole", "path", "values"),
+    [
+        (RATES, "train.optimizer.lr", [0.3, 0.5]),
+        (KINDS, "network.insert.attention.block", ["se", "cbam"]),
+        (KINDS, "network.insert.attention.reduction", [2, 4]),
+        ({"a": {"network.set": {"body": {"kernel": 5}}}}, "network.set.body", [{"kernel": 7}]),
+    ],
+)
+def test_a_path_that_another_factor_states_in_a_mapping_is_an_error(whole: Any, path: str, values: list[Any]) -> None:
+    for one, other in (("whole", "z"), ("z", "a")):  # whichever is written, or named, first
+        factors = {one: whole, other: by_path(path, *values)}
+        (assigned,) = next(iter(whole.values()))
+        wanted = f"{path}: factors '{one}' and '{other}' both set this path: '{one}' in {assigned}"
+        assert wanted in refused({"factors": factors})
+        assert wanted in refused({"factors": dict(reversed(factors.items()))})
+
+
+@pytest.mark.parametrize(("whole", "path"), [(RATES, "train.optimizer.lr"), (KINDS, "network.insert.attention.at")])
+def test_set_on_a_path_that_a_level_states_in_a_mapping_is_an_error(whole: Any, path: str) -> None:
+    said = refused({"factors": {"whole": whole}}, sets={path: 0.05})
+    assert said.startswith(f"--set {path}: factor 'whole' varies {path}; change the factor's levels")
+
+
+def test_set_below_what_a_level_assigns_acts_where_the_level_states_nothing() -> None:
+    plan = planned({"factors": {"whole": RATES}}, sets={"train.optimizer.nesterov": True})
+    assert [variant.train.optimizer.model_dump()["nesterov"] for variant in plan.variants] == [True, True]
 
 
 @pytest.mark.parametrize("path", ["train.optimizer.lr", "train.optimizer", "train"])
@@ -761,3 +798,34 @@ def test_every_key_of_a_spec_is_used_changing_it_changes_the_variant_or_is_refus
     except UserError:
         return
     assert after != before
+
+
+# ---- seeds without factors, limits and columns ----
+
+
+def test_seeds_alone_are_those_of_the_spec_as_written() -> None:
+    for plan in (
+        planned(sets={"ablation.seeds": 3}),
+        study_plan(load(spec() | {"ablation": {"seeds": 3}})),
+        study_plan(load(spec() | {"profiles": {"t": {"ablation.seeds": 3}}}, profile="t")),
+    ):
+        assert (names(plan), plan.seeds) == (["study"], [0, 1, 2])
+    assert planned().seeds == [0]
+    assert "ablation.seeds: 0 seeds" in refused(sets={"ablation.seeds": 0})
+
+
+def test_a_limit_of_a_split_that_there_is_not_is_an_error() -> None:
+    data = {key: value for key, value in DATA.items() if key != "val"} | {"limit": {"val": 5}}
+    assert refused(data=data).endswith("data.limit.val: there is no val split to limit; add data.val")
+    assert planned(data=DATA | {"limit": {"val": 5}})
+
+
+def test_columns_that_no_trial_fills_or_that_are_given_twice_are_errors() -> None:
+    without = {key: value for key, value in DATA.items() if key != "val"}
+    columns = {"columns": ["params", "val.accuracy", "params"]}
+    val, twice = refused(data=without, report=columns).splitlines()
+    assert val.endswith("columns.1: 'val.accuracy' needs a validation split, and no variant has one; add data.val")
+    assert twice.endswith("report.columns.2: 'params' is given twice")
+    assert planned(data=without)  # the default columns show what there is
+    varied = {"f": {"none": {}, "some": {"data.val": 0.3}}}
+    assert planned({"factors": varied}, data=without, report={"columns": ["val.accuracy"]})

@@ -87,7 +87,7 @@ def test_extends_gives_way_to_spec_to_profile_to_level_to_set_whatever_the_lengt
         Path(folder, "base.yaml").write_text(dump(SPEC))
         Path(folder, "spec.yaml").write_text(dump(child))
         sets = patch(choice["--set"], 0.5)
-        varied = choice["level"] != "nothing" and choice["--set"] in (choice["level"], "whole")
+        varied = "nothing" not in (choice["level"], choice["--set"])
         if varied:
             with pytest.raises(UserError, match=r"factor 'f' varies train\.optimizer"):
                 study_plan(load(Path(folder, "spec.yaml"), sets=sets, profile="tiny"))
@@ -201,6 +201,62 @@ def test_a_childs_profile_of_the_same_name_merges_entry_by_entry(tmp_path: Path)
     assert variant.data.val is None
     assert not variant.network.insertions
     assert as_written(load(tmp_path / "spec.yaml", profile="other")).train.epochs == 2
+
+
+RATE = {"train.epochs": 1, "train.optimizer.lr": 0.5, "train.optimizer": SGD, "network.params.n": 3}
+ADAM = {"train": {"epochs": 7, "optimizer": {"name": "adam", "lr": 0.001}}}
+
+
+@pytest.fixture
+def below(tmp_path: Path) -> Any:
+    """Loads a spec with these profiles, which extends one with others."""
+
+    def read(parent: dict[str, Any], child: Any, profile: str | None = "tiny") -> Any:
+        (tmp_path / "base.yaml").write_text(dump(copy.deepcopy(SPEC) | {"profiles": parent}))
+        (tmp_path / "spec.yaml").write_text(dump({"extends": "base.yaml", "profiles": child}))
+        return load(tmp_path / "spec.yaml", profile=profile)
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("child", "kept"),
+    [
+        (ADAM, {"network.params.n", "train"}),
+        ({"train.optimizer": SGD}, {"network.params.n", "train.epochs", "train.optimizer"}),
+        ({"train.optimizer.lr": 0.3}, set(RATE)),
+        ({"train.epoch": 3}, {*RATE, "train.epoch"}),
+        ({}, set(RATE)),
+    ],
+)
+def test_what_a_childs_profile_assigns_takes_the_place_of_all_that_the_parents_says_below(
+    below: Any, child: dict[str, Any], kept: set[str]
+) -> None:
+    spec = below({"tiny": RATE, "other": RATE}, {"tiny": child})
+    assert {assignment.dotted for assignment in spec.profiled} == kept
+    assert {a.dotted for a in load(Path(spec.file), profile="other").profiled} == set(RATE)
+
+
+def test_the_longer_path_of_a_parents_profile_does_not_reach_into_the_childs_section(below: Any) -> None:
+    variant = as_written(below({"tiny": {"train.epochs": 1, "train.optimizer.lr": 0.5}}, {"tiny": ADAM}))
+    assert (variant.train.epochs, variant.train.optimizer.model_dump()["lr"]) == (7, 0.001)
+
+
+def test_null_removes_a_profile_or_all_that_the_extended_file_has(below: Any) -> None:
+    both = {"tiny": {"train.epochs": 1}, "other": {"train.epochs": 3}}
+    assert list(below(both, {"tiny": None}, None).tree["profiles"]) == ["other"]
+    assert "profiles" not in below(both, None, None).tree
+    with pytest.raises(UserError, match="no profile 'tiny'; one of: other"):
+        below(both, {"tiny": None})
+    with pytest.raises(UserError, match=r"profiles\.tinny: there is nothing to remove; did you mean 'tiny'\?"):
+        below(both, {"tinny": None})
+
+
+def test_the_null_of_an_entry_is_assigned_and_removes_when_the_profile_is_chosen(below: Any) -> None:
+    gone = {"network.insert.attention": None}
+    assert not as_written(below({"tiny": {"network.insert.attention.reduction": 3}}, {"tiny": gone})).network.insertions
+    (entry,) = below({"tiny": {"network.insert.attention.reduction": 3}}, {"tiny": gone}).profiled
+    assert entry.value is None
 
 
 def test_a_profile_is_no_path_of_set_and_no_key_that_a_user_writes() -> None:

@@ -181,14 +181,20 @@ def _reference(ablation: AblationSpec, axes: list[Axis], collector: Collector) -
     found: list[Row | None] = []
     for axis in axes:
         here = sorted({level.factor for level in axis[0]} & wanted.keys())
-        fits = [row for row in axis if all(wanted.get(level.factor, level.name) == level.name for level in row)]
+        fits = _fitting(axis, wanted, ("ablation", "reference"), collector)
         if not here:
             fits = [row for row in axis if all(_is_written(collector.tree, level) for level in row)]
-        elif not fits:
-            message = f"{listed(here)} are zipped, and these levels don't stand side by side"
-            collector.add(("ablation", "reference"), message)
         found.append(next(iter(fits), None))
     return found
+
+
+def _fitting(axis: Axis, wanted: Mapping[str, str], path: Path, collector: Collector) -> list[Row]:
+    """The rows of an axis that have the wanted levels. It is a mistake if none has."""
+    fits = [row for row in axis if all(wanted.get(level.factor, level.name) == level.name for level in row)]
+    if not fits:
+        here = sorted({level.factor for level in axis[0]} & wanted.keys())
+        collector.add(path, f"{listed(here)} are zipped, and these levels don't stand side by side")
+    return fits
 
 
 def _is_written(tree: Any, level: Level) -> bool:
@@ -219,6 +225,9 @@ def _check_named_levels(ablation: AblationSpec, factors: Factors, collector: Col
     partial.append((("ablation", "reference"), ablation.reference or {}))
     if isinstance(ablation.baseline, dict):
         partial.append((("ablation", "baseline"), ablation.baseline))
+        if not ablation.baseline:
+            hint = f"name levels: {{{what}: level}}"
+            collector.add(("ablation", "baseline"), "an empty combination", hint, key=False)
     for path, entry in partial:
         for factor, level in _labels(entry).items():
             if factor not in known:
@@ -265,6 +274,11 @@ def _baselines(combined: Combined, ablation: AblationSpec, axes: list[Axis], col
     if baseline is None or isinstance(baseline, str):
         name = _named(str(baseline or default), combined, collector)
         return dict.fromkeys(names - {name}, name) if name else {}
+    before = len(collector.problems)
+    for axis in (axis for axis in axes if len(axis[0]) > 1):
+        _fitting(axis, _labels(baseline), ("ablation", "baseline"), collector)
+    if len(collector.problems) > before:
+        return {}
     everything = [*combined.kept, *combined.excluded]
     wanted = _with_zipped(_labels(baseline), axes)
     if default is None:

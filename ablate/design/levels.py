@@ -50,9 +50,9 @@ class Level:
 
 def read_ablation(tree: yamlfile.Mapping, collector: Collector) -> AblationSpec | None:
     """The ``ablation`` section; the patches in it are read by ``read_factors``."""
-    section = tree.get("ablation")
-    if section is None:
-        return AblationSpec(seeds=1, design="variants", variants={str(tree.get("name", "spec")): {}})
+    section = tree.get("ablation", {"seeds": 1})
+    if set(section) == {"seeds"}:  # nothing varies: one variant, the spec as written
+        section = {**section, "design": "variants", "variants": {str(tree.get("name", "spec")): {}}}
     free = {key: section[key] for key in FREE if key in section}
     for key, value in free.items():
         if not isinstance(value, dict) or not value:

@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ablate import yamlfile
-from ablate.block import Shape, registry
+from ablate.block import Shape
 from ablate.collect import Collector
 from ablate.data.dataset import DataSpec, shape_of
+from ablate.design.activity import check_activity, owner
 from ablate.design.combinations import AS_WRITTEN, Combination, Combined, combine
-from ablate.design.levels import TAKES, Factors, Level, read_ablation, read_factors, read_seeds
+from ablate.design.conflicts import check_paths
+from ablate.design.levels import Factors, Level, read_ablation, read_factors, read_seeds
+from ablate.design.own_keys import own_key_problems, without_repeats
 from ablate.design.variant import Variant
 from ablate.errors import Problem, UserError, did_you_mean
 from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec
-from ablate.network import INSERTION_KEYS, NODE_KEYS, Network, check_parameters_used, read_network
+from ablate.network import Network, check_parameters_used, read_network
 from ablate.recipe import check_recipe
-from ablate.spec import Assignment, Spec, apply, read_data, read_paper, read_section, read_train
+from ablate.spec import Spec, apply, read_data, read_paper, read_section, read_train
 from ablate.trainable import resolve
 
 MOST_TRIALS = 100_000
@@ -59,9 +61,10 @@ def as_written(spec: Spec) -> Variant:
     """The spec as written, with its profile and ``--set``, without any level."""
     collector = Collector(spec.tree)
     variant = _variant(spec, spec.name, (), collector)
+    collector.problems = without_repeats(collector.problems, own_key_problems(spec, ()))
     collector.raise_if_any()
     assert variant is not None
-    _check_activity(spec, [variant], [])
+    check_activity(spec, [variant], [])
     return variant
 
 
@@ -79,7 +82,7 @@ def study_plan(spec: Spec) -> StudyPlan:
     factors = read_factors(ablation, collector) if ablation else {}
     combined = combine(ablation, factors, collector) if ablation else Combined()
     if ablation:
-        _check_paths(ablation.design, factors, spec, collector)
+        check_paths(ablation.design, factors, spec.sets, collector)
     seeds = read_seeds(ablation, collector) if ablation else []
     trials = len(seeds) * len(combined.kept)
     if trials > MOST_TRIALS:
@@ -87,14 +90,18 @@ def study_plan(spec: Spec) -> StudyPlan:
     sound = written is not None and bool(combined.kept)
     wanted = combined.kept if sound else _once_each(combined, factors, ablation)
     variants = _variants(spec, wanted, collector, named=sound)
+    levels = [level for levels in factors.values() for level in levels]
+    assigned = [assignment for level in levels for assignment in level.assignments]
+    collector.problems = without_repeats(collector.problems, own_key_problems(spec, assigned))
     collector.raise_if_any()
     assert ablation is not None
-    _check_activity(spec, variants, [level for levels in factors.values() for level in levels])
+    check_activity(spec, variants, levels)
     for variant in variants:
         variant.baseline = combined.baselines.get(variant.name)
     _merge_duplicates(variants)
     _refuse_no_ops(variants, combined.kept, collector)
     _check_published(paper, variants, collector)
+    _check_columns(report, variants, collector)
     collector.raise_if_any()
     return StudyPlan(spec, tree, variants, seeds, execution, report, paper, ablation.design)
 
@@ -118,26 +125,15 @@ def _check_published(paper: list[PaperClaim], variants: list[Variant], collector
                 collector.add(("paper", index, "values", name), f"no variant '{name}'", did_you_mean(name, names))
 
 
-def _check_paths(design: str, factors: Factors, spec: Spec, collector: Collector) -> None:
-    """Two factors on one path, or ``--set`` on a path that a factor varies, would leave one without effect.
-
-    Two components may set one path: one patch acts at a time, or, in a ladder, one after another.
-    """
-    owners: dict[tuple[str, ...], str] = {}
-    what = {"components": "component"}.get(TAKES[design], "factor")
-    for level in (level for levels in factors.values() for level in levels):
-        for assignment in level.assignments:
-            owner = owners.setdefault(assignment.path, level.factor)
-            if owner != level.factor and what == "factor":
-                message = f"factors '{owner}' and '{level.factor}' both set this path"
-                collector.extend([Problem(message, assignment.dotted, assignment.place, "join them in one factor")])
-    for assignment in spec.sets:
-        for path, owner in owners.items():
-            if path[: len(assignment.path)] == assignment.path:
-                message = f"--set {assignment.dotted}: {what} '{owner}' varies {'.'.join(path)}"
-                hint = "change the component's patch" if what == "component" else "change the factor's levels"
-                collector.extend([Problem(message, hint=hint)])
-                break
+def _check_columns(report: ReportSpec, variants: list[Variant], collector: Collector) -> None:
+    """A column that is asked for twice, or that no trial can fill."""
+    has_val = any(variant.data.val is not None for variant in variants)
+    for index, column in enumerate(report.columns if "columns" in report.model_fields_set else ()):
+        if column in report.columns[:index]:
+            collector.add(("report", "columns", index), f"'{column}' is given twice", key=False)
+        elif column.startswith("val.") and not has_val:
+            message = f"'{column}' needs a validation split, and no variant has one"
+            collector.add(("report", "columns", index), message, "add data.val", key=False)
 
 
 def _variants(spec: Spec, combinations: list[Combination], collector: Collector, *, named: bool) -> list[Variant]:
@@ -263,59 +259,12 @@ def _check_protocol(train: TrainSpec, data: DataSpec, collector: Collector) -> N
     if data.val is None and stopping is not None and stopping.monitor.startswith("val."):
         path = ("train", "early_stopping", "monitor")
         collector.add(path, f"'{stopping.monitor}' needs a validation split", "add data.val", key=False)
+    if data.val is None and data.limit is not None and data.limit.val is not None:
+        collector.add(("data", "limit", "val"), "there is no val split to limit", "add data.val")
     if train.select == "ema" and train.ema is None:
         collector.add(("train", "select"), "'ema' needs an average", "add train.ema: {decay: 0.999}", key=False)
     if train.ema is not None and train.select != "ema":
         collector.add(("train", "ema"), "unused: select is not ema", "select: ema")
-
-
-def _check_activity(spec: Spec, variants: list[Variant], levels: list[Level]) -> None:
-    """Every path that a factor, the profile or ``--set`` assigns must act in at least one variant."""
-    acting = {(assignment.path, _owner(assignment)) for variant in variants for assignment in variant.assigned}
-    wanted = [assignment for level in levels for assignment in level.assignments]
-    never: dict[tuple[str, str], Problem] = {}
-    for assignment in [*spec.profiled, *wanted, *spec.sets]:
-        owner = _owner(assignment)
-        if (assignment.path, owner) in acting or _is_set_over(assignment, spec):
-            continue
-        message = "has no effect in any variant: what it changes is not there, or does not take it"
-        if assignment in spec.profiled and not any(_is_idle(variant, assignment) for variant in variants):
-            message = "has no effect in any variant: a level of each sets this path"
-        hint = next((hint for variant in variants if (hint := _meant(variant, assignment))), "")
-        problem = Problem(message, assignment.dotted, assignment.place, hint)
-        if owner == "--set":
-            problem = Problem(f"--set {assignment.dotted} {message}", hint=hint)
-        never.setdefault((assignment.dotted, owner), problem)
-    if never:
-        raise UserError(never.values())
-
-
-def _owner(assignment: Assignment) -> str:
-    """The factor, the profile or ``--set`` that made an assignment."""
-    return assignment.layer.partition("=")[0]
-
-
-def _is_set_over(assignment: Assignment, spec: Spec) -> bool:
-    """Whether ``--set`` takes the place of what the profile assigns."""
-    over = any(assignment.path[: len(later.path)] == later.path for later in spec.sets)
-    return over and assignment in spec.profiled
-
-
-def _is_idle(variant: Variant, assignment: Assignment) -> bool:
-    return assignment in variant.inactive
-
-
-def _meant(variant: Variant, assignment: Assignment) -> str:
-    """A hint with the parameter that an orphan of this variant was perhaps meant to be."""
-    if all((orphan.path, orphan.layer) != (assignment.dotted, assignment.layer) for orphan in variant.orphans):
-        return ""
-    beside: Any = variant.tree
-    for part in assignment.path[:-1]:
-        beside = beside[part]
-    block = registry().get(str(beside.get("block")))
-    known = [*block.Params.model_fields, *NODE_KEYS, *INSERTION_KEYS] if block else []
-    hint = did_you_mean(assignment.path[-1], known)
-    return hint if hint.startswith("did") else ""
 
 
 def _merge_duplicates(variants: list[Variant]) -> None:
@@ -338,7 +287,7 @@ def _refuse_no_ops(variants: list[Variant], combinations: list[Combination], col
 
 def _refuse_no_op(variant: Variant, other: Variant, what: str, collector: Collector) -> None:
     differing = {factor for factor, level in variant.levels.items() if other.levels[factor] != level}
-    acting = [a for side in (variant, other) for a in side.assigned if _owner(a) in differing]
+    acting = [a for side in (variant, other) for a in side.assigned if owner(a) in differing]
     if not acting:
         return
     paths = ", ".join(dict.fromkeys(assignment.dotted for assignment in acting))

@@ -57,7 +57,7 @@ def spec_schema() -> Schema:
         },
         "extends": {"description": "the spec that this one changes: a file, seen from here", "type": "string"},
         "profile": {"description": "the profile that a study was swept with, in its own spec", "type": "string"},
-        "profiles": open_mapping("changes by name, one of which --profile chooses", ref("profile")),
+        "profiles": open_mapping("changes by name, one of which --profile chooses", ref("profile"), ("profiles",)),
         "network": _network(defs),
         **{name: _section(model, (name,)) for name, model in _MODELS.items()},
         "paper": {
@@ -128,7 +128,7 @@ def _profile(whole: Schema) -> Schema:
     seeds = profiles.SEEDS.split(".")
     known = {holder: {key: ref("patch", "$defs", holder, key) for key in patch[holder]} for holder in _HOLDERS}
     sections = {name: ref(name, "properties") for name in profiles.WHOLE}
-    return {
+    profile = {
         "type": "object",
         "properties": {
             **sections,
@@ -139,6 +139,7 @@ def _profile(whole: Schema) -> Schema:
         "patternProperties": {**known["patternProperties"], **others["patternProperties"]},
         "additionalProperties": False,
     }
+    return nullable(profile, ("profiles", ENTRY))
 
 
 def _vary(ablation: Schema, defs: Mapping[str, Schema]) -> None:

@@ -8,10 +8,11 @@ from ablate.spec.rules import (
     is_open,
     level_path_problem,
     null_problem,
+    selector,
     split_path,
     study_name_problem,
 )
-from ablate.spec.sections import MOST_SEEDS, read_data, read_paper, read_section, read_train
+from ablate.spec.sections import MOST_SEEDS, read_data, read_paper, read_section, read_train, unknown_keys
 
 __all__ = [
     "MOST_SEEDS",
@@ -28,6 +29,8 @@ __all__ = [
     "read_paper",
     "read_section",
     "read_train",
+    "selector",
     "split_path",
     "study_name_problem",
+    "unknown_keys",
 ]

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ablate import yamlfile
+from ablate.collect import dotted
 from ablate.diagnose import shown
 from ablate.errors import Place, Problem, UserError, did_you_mean
-from ablate.spec.rules import is_open, null_problem, removed_node
+from ablate.spec.rules import is_open, null_problem, nulls_within, removed_node
+
+EDITS = (("network", "set"), ("network", "defaults"))
+"""What is below them need not be there to be set: patterns and blocks, which are checked as those of a spec."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,10 @@ def _assign(tree: yamlfile.Mapping, assignment: Assignment) -> Problem | None:
             where = ".".join(assignment.path[:depth])
             return Problem(f"'{where}' is {shown(parent)} and holds no '{part}'", assignment.dotted, assignment.place)
         if part not in parent:
-            if assignment.value is None or is_open(assignment.path[: depth + 1]):
+            edits = assignment.path[:2] in EDITS
+            if edits and assignment.value is None and (problem := null_problem(assignment.path)):
+                return Problem(problem[0], assignment.dotted, assignment.place, problem[1])
+            if assignment.value is None or (is_open(assignment.path[: depth + 1]) and not edits):
                 return _nothing_there(parent, part, assignment)
             _put(parent, part, yamlfile.Mapping(), assignment)
         parent = parent[part]
@@ -148,9 +155,9 @@ def _assign(tree: yamlfile.Mapping, assignment: Assignment) -> Problem | None:
         where = ".".join(assignment.path[:-1])
         return Problem(f"'{where}' is {shown(parent)} and has no keys", assignment.dotted, assignment.place)
     last = assignment.path[-1]
-    null = _null_within(assignment.value) if assignment.path[0] != "ablation" else None
-    if null is not None:
-        message = f"null at '{null}' removes nothing: the whole is assigned"
+    nulls = nulls_within(assignment.value) if assignment.path[0] != "ablation" else []
+    if nulls:
+        message = f"null at '{dotted(nulls[0])}' removes nothing: the whole is assigned"
         return Problem(message, assignment.dotted, assignment.place, "leave it out")
     if assignment.value is not None:
         _put(parent, last, relayered(copy.deepcopy(assignment.value), assignment.layer), assignment)
@@ -164,19 +171,11 @@ def _assign(tree: yamlfile.Mapping, assignment: Assignment) -> Problem | None:
     return None
 
 
-def _null_within(value: Any) -> str | None:
-    """The key, or the keys joined by dots, at which a null stands in an assigned mapping."""
-    if not isinstance(value, dict):
-        return None
-    for key, item in value.items():
-        below = _null_within(item)
-        if item is None or below is not None:
-            return key if item is None else f"{key}.{below}"
-    return None
-
-
 def _nothing_there(parent: Mapping[str, Any], part: str, assignment: Assignment) -> Problem:
     verb = "remove" if assignment.value is None else "change"
+    if verb == "remove" and assignment.path[:2] == ("network", "set") and part.rpartition(".")[0] in parent:
+        problem = null_problem((*assignment.path, part))
+        return Problem(problem[0] if problem else "", assignment.dotted, assignment.place, "state a value")
     hint = did_you_mean(part, parent)
     return Problem(f"there is no '{part}' to {verb}", assignment.dotted, assignment.place, hint)
 

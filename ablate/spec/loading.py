@@ -23,6 +23,7 @@ from ablate.spec.rules import (
     SECTIONS,
     is_open,
     null_problem,
+    nulls_within,
     path_problem,
     removed_node,
     section_problem,
@@ -151,14 +152,18 @@ def _drop_nulls(
     tree: yamlfile.Mapping, parent: Any, collector: Collector, path: tuple[str, ...], removed: set[str]
 ) -> None:
     """Take nulls out of ``tree``, and what they remove out of ``parent``."""
-    if path in (("profiles",), ("ablation", "factors"), ("ablation", "variants"), ("ablation", "components")):
-        return  # The null of a level or a profile is an assignment, made when the level is.
+    patches = (("ablation", "factors"), ("ablation", "variants"), ("ablation", "components"))
+    if path in patches or (path[:1] == ("profiles",) and len(path) > 1):
+        return  # The null of a level or a profile's entry is an assignment, made when the level is.
     for key in list(tree):
         value = tree[key]
         here = (*path, key)
         if isinstance(value, yamlfile.Mapping):
             below = parent.get(key) if isinstance(parent, dict) else None
             _drop_nulls(value, below if isinstance(below, dict) else None, collector, here, removed)
+        elif isinstance(value, list):
+            for inner in nulls_within(value):
+                collector.add((*here, *inner), "null is no value within a list", "leave it out", key=False)
         elif value is None:
             problem = null_problem(here)
             missing = not isinstance(parent, dict) or key not in parent
@@ -182,6 +187,8 @@ def _merged(parent: yamlfile.Mapping, child: yamlfile.Mapping, path: tuple[str, 
     if changes_kind or (path[:1] == ("ablation",) and len(path) > 1) or (path[:1] == ("profiles",) and len(path) > 2):
         return child
     merged = copy.deepcopy(parent)
+    if path[:1] == ("profiles",) and len(path) == 2:
+        _drop_overwritten(merged, child)
     for key, value in child.items():
         below = merged.get(key)
         if isinstance(below, yamlfile.Mapping) and isinstance(value, yamlfile.Mapping):
@@ -190,6 +197,13 @@ def _merged(parent: yamlfile.Mapping, child: yamlfile.Mapping, path: tuple[str, 
         merged.keys_at[key] = child.keys_at[key]
         merged.values_at[key] = child.values_at[key]
     return merged
+
+
+def _drop_overwritten(profile: yamlfile.Mapping, child: yamlfile.Mapping) -> None:
+    """Take out of a profile what the child's of that name assigns as a whole: else the longer path would win."""
+    for key in list(profile):
+        if any(f"{key}.".startswith(f"{path}.") for path in child):
+            del profile[key]
 
 
 def _check_outline(tree: yamlfile.Mapping) -> None:

@@ -32,6 +32,7 @@ UNSETTABLE = ("extends", "profiles", "profile")
 
 OPTIONAL_SECTIONS = frozenset(
     {
+        ("profiles",),
         ("ablation",),
         ("report",),
         ("paper",),
@@ -77,9 +78,9 @@ def selector(path: tuple[str, ...]) -> str | None:
 
 
 def is_open(path: tuple[str, ...]) -> bool:
-    """Whether ``path`` is an entry of an open mapping: a node, an insertion, a composite, an edit."""
+    """Whether ``path`` is an entry of an open mapping: a node, an insertion, a composite, an edit, a profile."""
     if path[:1] != ("network",):
-        return False
+        return path[:1] == ("profiles",) and len(path) == 2
     if path[1:2] == ("blocks",):
         return len(path) == 3 or (len(path) == 5 and path[3] in ("graph", "params"))
     if len(path) == 3:
@@ -92,6 +93,15 @@ def null_problem(path: tuple[str, ...]) -> tuple[str, str] | None:
     if is_open(path) or path in OPTIONAL_SECTIONS:
         return None
     return "null removes a node, an insertion or a section, and this is a parameter", "state a value (none is one)"
+
+
+def nulls_within(value: Any) -> list[tuple[str | int, ...]]:
+    """The paths at which nulls stand in a mapping or a list."""
+    if not isinstance(value, dict | list):
+        return []
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    found = [[(key,)] if item is None else [(key, *path) for path in nulls_within(item)] for key, item in items]
+    return [path for paths in found for path in paths]
 
 
 def study_name_problem(name: object) -> str | None:

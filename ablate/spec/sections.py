@@ -8,13 +8,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from ablate import yamlfile
-from ablate.collect import Collector
+from ablate.collect import Collector, Path, dotted
 from ablate.data.dataset import DataFields, DataSpec
 from ablate.data.dataset import registry as data_sets
 from ablate.data.mix import MIXINGS
 from ablate.diagnose import problems
+from ablate.errors import Problem
 from ablate.grammar import PaperClaim
 from ablate.recipe import Loss, Optimizer, Schedule, Section, TrainSpec, by_name
+from ablate.spec.rules import nulls_within
 
 _NAMED: dict[tuple[str, ...], dict[str, type[Section]]] = {
     ("train", "optimizer"): by_name(Optimizer),
@@ -52,11 +54,25 @@ def _without_orphans(value: Any, kinds: Mapping[str, Any], path: tuple[str, ...]
     }
 
 
-def read_section(model: Any, value: Any, collector: Collector, path: tuple[str, ...]) -> Any:
+def unknown_keys(path: tuple[str, ...], value: Mapping[str, Any], collector: Collector) -> list[Problem]:
+    """What is wrong with those keys of a mapping with a ``name`` which nothing of that name has."""
+    name = value.get("name")
+    kinds = MIXINGS if path == ("data", "mix") else _NAMED.get(path, {})
+    model = DataSpec if path == ("data",) else kinds.get(str(name))
+    known = _data_keys(name) if path == ("data",) else frozenset(model.model_fields if model else ())
+    wrong = {dotted((*path, key)) for key in value if known and key not in known}
+    if not wrong:
+        return []
+    own = Collector(collector.tree)
+    read_section(model, value, own, path)
+    return [problem for problem in own.problems if problem.path in wrong]
+
+
+def read_section(model: Any, value: Any, collector: Collector, path: Path) -> Any:
     """``value`` validated by ``model``; problems go to the collector and the answer is then ``None``."""
-    nulls = [key for key, item in value.items() if item is None] if isinstance(value, dict) else []
-    for key in nulls:
-        collector.add((*path, key), "null is no value here", key=False)
+    nulls = nulls_within(value)
+    for inner in nulls:
+        collector.add((*path, *inner), "null is no value here", key=False)
     if nulls:
         return None
     try:
@@ -101,8 +117,6 @@ def read_paper(tree: yamlfile.Mapping, collector: Collector) -> list[PaperClaim]
         return []
     claims: list[PaperClaim] = []
     for index, item in enumerate(value):
-        try:
-            claims.append(PaperClaim.model_validate(item))
-        except ValidationError as error:
-            collector.extend(problems(error, tree, ("paper", index)))
+        claim = read_section(PaperClaim, item, collector, ("paper", index))
+        claims += [claim] if claim is not None else []
     return claims
