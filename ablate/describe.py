@@ -10,7 +10,7 @@ from ablate.block import Block, BlockType, registry
 from ablate.certify import Certificate
 from ablate.costing import Cost, cost_of
 from ablate.design import Variant
-from ablate.errors import did_you_mean
+from ablate.errors import did_you_mean, listed
 from ablate.prepare import Prepared, default_concurrency
 from ablate.progress import duration
 from ablate.report.tables import Cell, Column, Table
@@ -144,6 +144,12 @@ def _plan_notes(prepared: Prepared, seconds: Mapping[str, float] | None, concurr
         notes += [
             f"{name}: unused here: {orphan['path']} ({orphan['layer']})" for orphan in certificate.keys["orphans"]
         ]
+        silent = certificate.passes.get("silent_at_first", [])
+        if silent:
+            seed = prepared.plan.seeds[0]
+            notes.append(
+                f"{name}: with seed {seed} a ReLU is silent at the start, and these do not move: {listed(silent)}"
+            )
         notes += [f"{name}: not counted in FLOPs: {node} {ops}" for node, ops in certificate.cost["uncounted"].items()]
     protocols = {tuple(certificate.protocol) for certificate in prepared.certificates.values()}
     if len(protocols) > 1:

@@ -197,6 +197,18 @@ def test_show_explains_a_variant_above_its_layers_and_only_on_the_terminal(tiny:
     assert found["layers"][0]["node"] == "stem.conv"
 
 
+def test_plan_names_what_a_silent_unit_keeps_from_moving(tiny: Path, capsys: Captured) -> None:
+    """A gate with one hidden unit, whose ReLU is silent with half of all seeds."""
+    said = []
+    for seed in range(6):
+        sets = ["network.insert.attention.reduction=64", f"ablation.seeds=[{seed}]"]
+        assert main(["plan", str(tiny), "--no-timing", *(part for text in sets for part in ("--set", text))]) == 0
+        said.append(
+            "a ReLU is silent at the start, and these do not move" in capsys.readouterr().out.replace("\n", " ")
+        )
+    assert any(said)
+
+
 def test_plan_of_one_variant_certifies_it_alone(tiny: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     from ablate.certify import Certifier
 
