@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from ablate.data.checks import MAX_BYTES, MAX_CLASSES, Shape, check_every_class, check_labels, check_size, user_error
+from ablate.data.images import first_line
 from ablate.data.kind import DataInfo, DataSet, DataSetParams, RawData
 from ablate.data.splits import Split
 from ablate.errors import UserError, listed
@@ -144,8 +145,7 @@ class _File:
         except UserError:
             raise
         except (zipfile.BadZipFile, *UNREADABLE) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise user_error(f"{self.name}: no .npz file, or damaged: {reason}", "file") from error
+            raise user_error(f"{self.name}: no .npz file, or damaged: {first_line(error)}", "file") from error
 
 
 _SPLITS, _HALVES = ("train", "val", "test"), ("images", "labels")

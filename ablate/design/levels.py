@@ -40,7 +40,6 @@ class Level:
     factor: str
     name: str
     assignments: tuple[Assignment, ...]
-    place: Place | None
 
     @property
     def layer(self) -> str:
@@ -144,7 +143,7 @@ def _levels_of_path(
             continue
         if wrong := _label_problem(label):
             collector.add((*path, index), wrong, "name the levels: {level: {path: value}}", key=False)
-        levels[label] = _checked_level(name, label, {varied: (item, place, place)}, place, collector)
+        levels[label] = _checked_level(name, label, {varied: (item, place, place)}, collector)
     return list(levels.values())
 
 
@@ -181,11 +180,11 @@ def _level(
         collector.add(path, f"{shown(patch)} is not a patch; a mapping of dotted path to value", "{} changes nothing")
         patch = yamlfile.Mapping()
     items = {key: (value, patch.keys_at[key], patch.values_at[key]) for key, value in patch.items()}
-    return _checked_level(factor, name, items, yamlfile.place_of(collector.tree, path), collector)
+    return _checked_level(factor, name, items, collector)
 
 
 def _checked_level(
-    factor: str, name: str, patch: Mapping[str, tuple[Any, Place, Place]], place: Place | None, collector: Collector
+    factor: str, name: str, patch: Mapping[str, tuple[Any, Place, Place]], collector: Collector
 ) -> Level:
     assignments = []
     for path, (value, at, value_at) in patch.items():
@@ -194,4 +193,4 @@ def _checked_level(
             collector.extend([Problem(problem[0], path, at, problem[1])])
         else:
             assignments.append(Assignment(split_path(path), value, at, f"{factor}={name}", value_at))
-    return Level(factor, name, tuple(assignments), place)
+    return Level(factor, name, tuple(assignments))

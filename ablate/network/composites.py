@@ -16,14 +16,13 @@ from typing import Any
 
 from pydantic import Field, create_model
 
-from ablate.block import BlockParams, BlockType, Composite, Value, registry
-from ablate.block import Scope as BlockScope
+from ablate.block import BlockParams, BlockType, Composite, Scope, Value, registry
 from ablate.collect import Collector, Path
 from ablate.diagnose import shown
 from ablate.errors import did_you_mean
 from ablate.expression import names_in
 from ablate.graph import Reported, ScopeAt
-from ablate.network.entries import CHANNELS, CLASSES, RESERVED, Scope, mapping, output_of, place_entries, read_entries
+from ablate.network.entries import CHANNELS, CLASSES, RESERVED, Reading, mapping, output_of, place_entries, read_entries
 from ablate.pattern import name_problem
 
 KEYS = ("params", "graph", "description")
@@ -38,29 +37,29 @@ class _Declared:
     name: str
     section: Mapping[str, Any]
     path: Path
-    scope: Scope
+    reading: Reading
     """Without names: these come with each call."""
 
     def entries(self, names: Mapping[str, Any], collector: Collector, unknown: frozenset[str] = frozenset()) -> Any:
-        scope = replace(self.scope, names=names, collector=collector, unknown=unknown)
-        return read_entries(self.section.get("graph"), scope, (*self.path, "graph"))
+        reading = replace(self.reading, names=names, collector=collector, unknown=unknown)
+        return read_entries(self.section.get("graph"), reading, (*self.path, "graph"))
 
 
-def declare(section: object, scope: Scope, path: Path) -> dict[str, BlockType]:
+def declare(section: object, reading: Reading, path: Path) -> dict[str, BlockType]:
     """The composites by name; each may use the others, and none itself."""
     blocks: dict[str, BlockType] = {}
     found: list[_Declared] = []
-    for name, value in mapping(section, "block names to composites", scope.collector, path).items():
+    for name, value in mapping(section, "block names to composites", reading.collector, path).items():
         here = (*path, name)
-        fields = _fields(name, value, scope.collector, here)
+        fields = _fields(name, value, reading.collector, here)
         if fields is None:
             continue
-        gone = frozenset(each.partition("/")[2] for each in scope.removed if each.startswith(f"{name}/"))
-        declared = _Declared(name, value, here, replace(scope, blocks=blocks, removed=gone))
+        gone = frozenset(each.partition("/")[2] for each in reading.removed if each.startswith(f"{name}/"))
+        declared = _Declared(name, value, here, replace(reading, blocks=blocks, removed=gone))
         blocks[name] = _composite(declared, fields)
         found.append(declared)
     for declared in found:
-        _check(declared, blocks[declared.name].Params, scope.collector)
+        _check(declared, blocks[declared.name].Params, reading.collector)
     return blocks
 
 
@@ -110,13 +109,13 @@ def _field(name: str, value: Any, collector: Collector, path: Path) -> Any:
 
 def _composite(declared: _Declared, fields: Mapping[str, Any]) -> type[Composite]:
     model = create_model(declared.name, __base__=BlockParams, **fields)
-    main = declared.scope.collector
+    main = declared.reading.collector
 
     class Declared(Composite):
         Params = model
 
         @classmethod
-        def expand(cls, scope: BlockScope, params: Any, *inputs: Value) -> Value:
+        def expand(cls, scope: Scope, params: Any, *inputs: Value) -> Value:
             assert isinstance(scope, ScopeAt)
             (source,) = inputs
             shape = scope.shape(source)

@@ -20,7 +20,7 @@ from ablate.diagnose import shown
 from ablate.errors import did_you_mean
 from ablate.expression import substitute
 from ablate.graph import Reported
-from ablate.network.entries import Scope, evaluated, is_linear, mapping
+from ablate.network.entries import Reading, evaluated, is_linear, mapping
 from ablate.pattern import Pattern, nearest
 from ablate.yamlfile import place_of
 
@@ -45,10 +45,10 @@ class _Set:
 class Edits:
     """What the section changes. Called with every node before it is placed; notes what it was used for."""
 
-    def __init__(self, section: Mapping[str, Any], scope: Scope) -> None:
-        self.scope = scope
-        self.sets = _sets(section.get("set", {}), scope.collector)
-        self.defaults = mapping(section.get("defaults", {}), "parameters to values", scope.collector, DEFAULTS)
+    def __init__(self, section: Mapping[str, Any], reading: Reading) -> None:
+        self.reading = reading
+        self.sets = _sets(section.get("set", {}), reading.collector)
+        self.defaults = mapping(section.get("defaults", {}), "parameters to values", reading.collector, DEFAULTS)
         self.filled: set[Path] = set()
         self.places: dict[str, list[str]] = {}
         """Pattern → what it matches, once the graph has been gone through."""
@@ -92,7 +92,7 @@ class Edits:
 
     def report_unused(self, names: list[str]) -> None:
         """A pattern that matches none of ``names`` is an error; a default that fills nothing is an orphan."""
-        collector = self.scope.collector
+        collector = self.reading.collector
         for entry in self.sets:
             if not entry.matched:
                 hint = f"nearest: {nearest(entry.pattern.text, names)}"
@@ -110,7 +110,7 @@ class Edits:
         return {key: value for key, value in self.defaults.items() if not isinstance(value, dict)}
 
     def _set(self, entry: _Set, name: str, block: BlockType, params: BlockParams) -> BlockParams:
-        collector = self.scope.collector
+        collector = self.reading.collector
         changes: dict[str, Any] = {}
         for key, value in entry.values.items():
             path = (*entry.path, key)
@@ -135,12 +135,12 @@ class Edits:
 
     def _value(self, entry: _Set, name: str, block: BlockType, key: str, value: Any) -> Any:
         if not is_linear(value):
-            return evaluated(block, key, value, self.scope.names)
+            return evaluated(block, key, value, self.reading.names)
         if self.leaves_spreads:
-            spread(substitute(value, self.scope.names), 0, 1)  # for what is wrong with it
+            spread(substitute(value, self.reading.names), 0, 1)  # for what is wrong with it
             return LEFT
         places = self.places.get(entry.pattern.text, [name])
-        return spread(substitute(value, self.scope.names), places.index(name), len(places))
+        return spread(substitute(value, self.reading.names), places.index(name), len(places))
 
     def _changed(
         self, name: str, block: BlockType, params: BlockParams, changes: Mapping[str, Any], path: Path
@@ -153,7 +153,7 @@ class Edits:
                 key = str(item["loc"][0]) if item["loc"] else next(iter(changes))
                 message = f"{key} of '{name}' ({block.name}): {shown(changes.get(key))}: {item['msg']}"
                 where = (*path, block.name, key) if path == DEFAULTS and block.name in self.defaults else (*path, key)
-                self.scope.collector.add(where, message, key=False)
+                self.reading.collector.add(where, message, key=False)
             raise Reported(name) from None
 
     def _defaults_of(self, block: BlockType, key: str) -> list[tuple[Path, Any]]:
@@ -174,8 +174,8 @@ class Edits:
 
     def _check_defaults(self) -> None:
         """Names that no block has, blocks that are none, values that can't be evaluated."""
-        collector, checked = self.scope.collector, {}
-        blocks = {**registry(), **self.scope.blocks}
+        collector, checked = self.reading.collector, {}
+        blocks = {**registry(), **self.reading.blocks}
         parameters = {key for block in blocks.values() for key in block.Params.model_fields}
         for key, value in self.defaults.items():
             path = (*DEFAULTS, key)
@@ -192,7 +192,7 @@ class Edits:
                 collector.add(path, "no block has a parameter of this name", hint if hint.startswith("did") else "")
                 continue
             try:
-                checked[key] = substitute(value, self.scope.names)
+                checked[key] = substitute(value, self.reading.names)
             except ValueError as error:
                 collector.add(path, str(error), key=False)
         self.defaults = checked

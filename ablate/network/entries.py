@@ -30,7 +30,7 @@ RESERVED = (CHANNELS, CLASSES, INPUT)
 
 
 @dataclass(frozen=True)
-class Scope:
+class Reading:
     """What the entries of one graph may refer to, and who hears of mistakes."""
 
     names: Mapping[str, Any]
@@ -70,15 +70,15 @@ def mapping(value: object, what: str, collector: Collector, path: Path) -> Mappi
     return {}
 
 
-def read_entries(section: object, scope: Scope, path: Path) -> list[Entry]:
+def read_entries(section: object, reading: Reading, path: Path) -> list[Entry]:
     """The entries in the order written."""
-    graph = mapping(section, "node names to nodes", scope.collector, path)
+    graph = mapping(section, "node names to nodes", reading.collector, path)
     if isinstance(section, dict) and not section:
-        scope.collector.add(path, "an empty graph; give at least one node")
+        reading.collector.add(path, "an empty graph; give at least one node")
     entries: list[Entry] = []
     previous = INPUT
     for name, node in graph.items():
-        entry = _entry(name, node, previous, graph, scope, (*path, name))
+        entry = _entry(name, node, previous, graph, reading, (*path, name))
         if entry is not None:
             entries.append(entry)
         if not _added(graph, name):
@@ -86,8 +86,10 @@ def read_entries(section: object, scope: Scope, path: Path) -> list[Entry]:
     return entries
 
 
-def _entry(name: str, node: object, previous: str, graph: Mapping[str, Any], scope: Scope, path: Path) -> Entry | None:
-    collector = scope.collector
+def _entry(
+    name: str, node: object, previous: str, graph: Mapping[str, Any], reading: Reading, path: Path
+) -> Entry | None:
+    collector = reading.collector
     wrong = name_problem(name)
     if wrong is None and module_attribute_clash(name):
         wrong = f"'{name}' is the name of an attribute of a PyTorch module; choose another name"
@@ -96,15 +98,15 @@ def _entry(name: str, node: object, previous: str, graph: Mapping[str, Any], sco
     if not isinstance(node, dict):
         collector.add(path, f"{shown(node)} is not a node; write {{block: NAME, …}}", key=False)
         return None
-    block = read_block(node, scope, path)
-    repeat = _repeat(node, scope, path)
+    block = read_block(node, reading, path)
+    repeat = _repeat(node, reading, path)
     if "from" not in node and _added(graph, name):
         collector.add(path, "a node that a patch adds must say what it reads", "add from: NAME")
-    removed = scope.removed - graph.keys()
+    removed = reading.removed - graph.keys()
     sources = _sources(node.get("from", previous), graph, removed, collector, (*path, "from"))
     if block is None or sources is None:
         return None
-    params = read_params(block, node, NODE_KEYS, scope, path)
+    params = read_params(block, node, NODE_KEYS, reading, path)
     if params is None:
         return None
     kept = tuple(source for source in sources if source.split(".")[0] not in removed)
@@ -126,47 +128,47 @@ def _added(graph: Mapping[str, Any], name: str) -> bool:
     return bool(keys_at[name].layer != first.layer)
 
 
-def read_block(node: Mapping[str, Any], scope: Scope, path: Path) -> BlockType | None:
+def read_block(node: Mapping[str, Any], reading: Reading, path: Path) -> BlockType | None:
     """The block that a node or an insertion names, by an expression perhaps (``block: $norm``)."""
     name = node.get("block")
     if is_expression(name):
         try:
-            name = None if reads_unknown(name, scope) else substitute(name, scope.names)
+            name = None if reads_unknown(name, reading) else substitute(name, reading.names)
         except ValueError as error:
-            scope.collector.add((*path, "block"), str(error), key=False)
+            reading.collector.add((*path, "block"), str(error), key=False)
             return None
         if name is None:
             return None
     if not isinstance(name, str):
         message = "missing: which block?" if name is None else f"{shown(name)} is not a block's name"
-        scope.collector.add((*path, "block"), message, key=False)
+        reading.collector.add((*path, "block"), message, key=False)
         return None
-    known = {**registry(), **scope.blocks}
+    known = {**registry(), **reading.blocks}
     if name not in known:
         hint = did_you_mean(name, known)
-        scope.collector.add((*path, "block"), f"unknown block '{name}'", hint, key=False)
+        reading.collector.add((*path, "block"), f"unknown block '{name}'", hint, key=False)
         return None
     return known[name]
 
 
-def reads_unknown(value: Any, scope: Scope) -> bool:
+def reads_unknown(value: Any, reading: Reading) -> bool:
     """Whether an expression in ``value`` reads a name whose value is not known yet."""
-    return bool(names_in(value) & scope.unknown)
+    return bool(names_in(value) & reading.unknown)
 
 
-def _repeat(node: Mapping[str, Any], scope: Scope, path: Path) -> int | None:
+def _repeat(node: Mapping[str, Any], reading: Reading, path: Path) -> int | None:
     if "repeat" not in node:
         return None
-    if reads_unknown(node["repeat"], scope):
+    if reads_unknown(node["repeat"], reading):
         return 1
     try:
-        value = substitute(node["repeat"], scope.names)
+        value = substitute(node["repeat"], reading.names)
     except ValueError as error:
-        scope.collector.add((*path, "repeat"), str(error), key=False)
+        reading.collector.add((*path, "repeat"), str(error), key=False)
         return 1
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_REPEATS:
         message = f"{shown(value)} is not a whole number from 1 to {MOST_REPEATS}"
-        scope.collector.add((*path, "repeat"), message, key=False)
+        reading.collector.add((*path, "repeat"), message, key=False)
         return 1
     return value
 
@@ -193,7 +195,7 @@ def read_params(
     block: BlockType,
     node: Mapping[str, Any],
     own_keys: tuple[str, ...],
-    scope: Scope,
+    reading: Reading,
     path: Path,
     taken_over: Mapping[str, Any] | None = None,
 ) -> BlockParams | None:
@@ -202,31 +204,31 @@ def read_params(
     ``taken_over`` are values for parameters that the node leaves open. Where a value reads a name that is not known
     yet only the keys are checked, and the answer is ``None``.
     """
-    evaluated = known_keys(block, node, own_keys, scope, path)
+    evaluated = known_keys(block, node, own_keys, reading, path)
     if evaluated is None:
         return None
     given = {key: value for key, value in node.items() if key in evaluated}
-    if reads_unknown(dict(given), scope):
+    if reads_unknown(dict(given), reading):
         return None
-    if not _evaluate(block, evaluated, scope, path):
+    if not _evaluate(block, evaluated, reading, path):
         return None
     for key, info in block.Params.model_fields.items():
         if key not in evaluated and taken_over and key in taken_over:
             evaluated[key] = taken_over[key]
-        elif key not in evaluated and info.is_required() and key in scope.open_defaults:
-            evaluated[key] = scope.open_defaults[key]
+        elif key not in evaluated and info.is_required() and key in reading.open_defaults:
+            evaluated[key] = reading.open_defaults[key]
     try:
         return block.Params.model_validate(evaluated)
     except ValidationError as error:
-        scope.collector.extend(problems(error, scope.collector.tree, path, model=block.Params))
+        reading.collector.extend(problems(error, reading.collector.tree, path, model=block.Params))
         return None
 
 
 def known_keys(
-    block: BlockType, node: Mapping[str, Any], own_keys: tuple[str, ...], scope: Scope, path: Path
+    block: BlockType, node: Mapping[str, Any], own_keys: tuple[str, ...], reading: Reading, path: Path
 ) -> dict[str, Any] | None:
     """The block's keys of ``node``, unevaluated; ``None`` where one is unknown or null."""
-    collector = scope.collector
+    collector = reading.collector
     fields = block.Params.model_fields
     taken: dict[str, Any] = {}
     sound = True
@@ -246,15 +248,15 @@ def known_keys(
     return taken if sound else None
 
 
-def _evaluate(block: BlockType, values: dict[str, Any], scope: Scope, path: Path) -> bool:
+def _evaluate(block: BlockType, values: dict[str, Any], reading: Reading, path: Path) -> bool:
     """Evaluate the expressions among ``values`` in place; whether all of them could be."""
     sound = True
     for key, value in values.items():
         try:
-            values[key] = evaluated(block, key, value, scope.names)
+            values[key] = evaluated(block, key, value, reading.names)
         except ValueError as error:
             message, _, hint = str(error).partition("; ")
-            scope.collector.add((*path, key), message, hint, key=False)
+            reading.collector.add((*path, key), message, hint, key=False)
             sound = False
     return sound
 

@@ -18,7 +18,7 @@ from ablate.insert import TAKEN_OVER, At, Insertion, InsertionError, Residual, S
 from ablate.network.edits import spread
 from ablate.network.entries import (
     CHANNELS,
-    Scope,
+    Reading,
     is_linear,
     known_keys,
     mapping,
@@ -42,17 +42,17 @@ class ResidualSpec(BaseModel):
     per: Literal["scalar", "channel"] = Field("scalar", description="one w, or one per channel (weighted only)")
 
 
-def read_insertions(section: object, scope: Scope) -> tuple[list[Insertion], dict[str, tuple[At, ...]]]:
+def read_insertions(section: object, reading: Reading) -> tuple[list[Insertion], dict[str, tuple[At, ...]]]:
     """The insertions, and the places of all of them: of those with other mistakes too."""
     insertions: list[Insertion] = []
     places: dict[str, tuple[At, ...]] = {}
-    for name, value in mapping(section, "insertion names to insertions", scope.collector, INSERT).items():
+    for name, value in mapping(section, "insertion names to insertions", reading.collector, INSERT).items():
         if not isinstance(value, dict):
             message = f"{shown(value)} is not an insertion; write {{block: NAME, at: after PATTERN}}"
-            scope.collector.add((*INSERT, name), message, key=False)
+            reading.collector.add((*INSERT, name), message, key=False)
             continue
-        places[name] = _at(value.get("at"), scope.collector, (*INSERT, name, "at"))
-        insertion = _insertion(name, value, places[name], scope, (*INSERT, name))
+        places[name] = _at(value.get("at"), reading.collector, (*INSERT, name, "at"))
+        insertion = _insertion(name, value, places[name], reading, (*INSERT, name))
         if insertion is not None:
             insertions.append(insertion)
     return insertions, places
@@ -84,19 +84,21 @@ def report_insertion(error: InsertionError, section: Mapping[str, Any], collecto
     collector.add(path, message, hint, key=False, columns=columns)
 
 
-def _insertion(name: str, value: Mapping[str, Any], at: tuple[At, ...], scope: Scope, path: Path) -> Insertion | None:
-    collector = scope.collector
+def _insertion(
+    name: str, value: Mapping[str, Any], at: tuple[At, ...], reading: Reading, path: Path
+) -> Insertion | None:
+    collector = reading.collector
     wrong = name_problem(name)
     if wrong:
         collector.add(path, wrong)
-    block = read_block(value, scope, path)
+    block = read_block(value, reading, path)
     residual = _residual(value.get("residual", "none"), collector, (*path, "residual"))
     rank = value.get("rank", 0)
     ranked = isinstance(rank, int) and not isinstance(rank, bool)
     if not ranked:
         collector.add((*path, "rank"), f"{shown(rank)} is not a whole number", key=False)
     replaces = any(item.side == "replace" for item in at)
-    params = _params(block, value, scope, path, replaces) if block else None
+    params = _params(block, value, reading, path, replaces) if block else None
     if block is not None and len(block.ports) != 1 and not replaces:
         collector.add((*path, "block"), f"'{block.name}' joins several inputs and can't be inserted at one", key=False)
         return None
@@ -106,48 +108,48 @@ def _insertion(name: str, value: Mapping[str, Any], at: tuple[At, ...], scope: S
 
 
 def _params(
-    block: BlockType, value: Mapping[str, Any], scope: Scope, path: Path, replaces: bool
+    block: BlockType, value: Mapping[str, Any], reading: Reading, path: Path, replaces: bool
 ) -> BlockParams | Callable[[Site], BlockParams] | None:
     """The parameters, or where they depend on the place a function of it."""
-    late = replace(scope, unknown=frozenset({CHANNELS}))
+    late = replace(reading, unknown=frozenset({CHANNELS}))
     taken = known_keys(block, value, INSERTION_KEYS, late, path)
     if taken is None:
         return None
     spreads = [key for key, item in taken.items() if is_linear(item)]
     for key in spreads:
-        if not reads_unknown(taken[key], late) and not _sound_spread(taken[key], scope, (*path, key)):
+        if not reads_unknown(taken[key], late) and not _sound_spread(taken[key], reading, (*path, key)):
             return None
     open_keys = replaces and any(key not in taken for key in TAKEN_OVER if key in block.Params.model_fields)
     if spreads or open_keys or reads_unknown(taken, late):
-        return partial(_params_at, block, value, scope, path, tuple(spreads))
-    return read_params(block, value, INSERTION_KEYS, scope, path)
+        return partial(_params_at, block, value, reading, path, tuple(spreads))
+    return read_params(block, value, INSERTION_KEYS, reading, path)
 
 
-def _sound_spread(value: Any, scope: Scope, path: Path) -> bool:
+def _sound_spread(value: Any, reading: Reading, path: Path) -> bool:
     try:
-        spread(substitute(value, scope.names), 0, 1)
+        spread(substitute(value, reading.names), 0, 1)
     except ValueError as error:
         message, _, hint = str(error).partition("; ")
-        scope.collector.add(path, message, hint, key=False)
+        reading.collector.add(path, message, hint, key=False)
         return False
     return True
 
 
 def _params_at(
-    block: BlockType, value: Mapping[str, Any], scope: Scope, path: Path, spreads: tuple[str, ...], site: Site
+    block: BlockType, value: Mapping[str, Any], reading: Reading, path: Path, spreads: tuple[str, ...], site: Site
 ) -> BlockParams:
     """The parameters at one place. What is wrong goes to the collector once, and ``Reported`` is raised."""
-    names = {**scope.names, CHANNELS: site.channels}
-    own = Collector(scope.collector.tree)
+    names = {**reading.names, CHANNELS: site.channels}
+    own = Collector(reading.collector.tree)
     node = dict(value)
     try:
         node |= {key: spread(substitute(value[key], names), site.index, site.count) for key in spreads}
     except ValueError as error:
         own.add(path, str(error), key=False)
-    here = replace(scope, names=names, collector=own)
+    here = replace(reading, names=names, collector=own)
     params = None if own.problems else read_params(block, node, INSERTION_KEYS, here, path, site.taken_over)
     if params is None:
-        scope.collector.problems += [problem for problem in own.problems if problem not in scope.collector.problems]
+        reading.collector.problems += [problem for problem in own.problems if problem not in reading.collector.problems]
         raise Reported(".".join(map(str, path)))
     return params
 

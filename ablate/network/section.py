@@ -27,7 +27,7 @@ from ablate.network.entries import (
     CLASSES,
     RESERVED,
     Entry,
-    Scope,
+    Reading,
     mapping,
     output_of,
     place_entries,
@@ -111,15 +111,15 @@ def read_network(
             collector.add((*path, key), "unknown key", did_you_mean(key, NETWORK_KEYS))
     init = _init(section.get("init", {}), collector, (*path, "init"))
     names = _parameters(section.get("params", {}), collector, (*path, "params")) | {CLASSES: classes}
-    scope = Scope(names, collector, removed=removed)
-    scope = replace(scope, blocks=declare(section.get("blocks", {}), scope, (*path, "blocks")))
-    edits = Edits(section, scope)
-    scope = replace(scope, open_defaults=edits.open_defaults())
-    inner = replace(scope, names={**names, CHANNELS: input_shape[0]})
+    reading = Reading(names, collector, removed=removed)
+    reading = replace(reading, blocks=declare(section.get("blocks", {}), reading, (*path, "blocks")))
+    edits = Edits(section, reading)
+    reading = replace(reading, open_defaults=edits.open_defaults())
+    inner = replace(reading, names={**names, CHANNELS: input_shape[0]})
     entries = read_entries(section.get("graph"), inner, (*path, "graph"))
     # What is wrong with an insertion does not keep the graph from being built, and its patterns from being tried.
     sound = not any(_concerns_graph(problem.path) for problem in collector.problems[before:])
-    insertions, places = read_insertions(section.get("insert", {}), scope)
+    insertions, places = read_insertions(section.get("insert", {}), reading)
     written = _written(section["graph"], entries, input_shape, classes, edits) if sound and entries else None
     if written is not None:
         check_places(written, places, section, collector)
@@ -142,7 +142,7 @@ def _concerns_graph(path: str) -> bool:
 def _written(
     section: Mapping[str, Any], entries: list[Entry], input_shape: Shape, classes: int, edits: Edits
 ) -> Graph | None:
-    collector = edits.scope.collector
+    collector = edits.reading.collector
     edits.leaves_spreads = edits.spreads
     builder = GraphBuilder(input_shape, classes, edits)
     output = place_entries(entries, output_of(section, entries), builder, collector)
