@@ -12,7 +12,7 @@ import importlib
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, Protocol
@@ -29,6 +29,9 @@ Value = str
 
 Stream = Callable[[str], torch.Generator]
 """A parameter's name within its block → the generator that initialises it."""
+
+TAKEN_OVER = ("width", "stride")
+"""What a block that replaces another takes over from it where the spec is silent."""
 
 INIT_RECIPES = ("kaiming_fan_out", "kaiming_fan_in", "torch_default", "trunc_normal")
 TRUNC_NORMAL_STD = 0.02
@@ -71,7 +74,8 @@ class Block(nn.Module):
     Params: ClassVar[type[BlockParams]] = BlockParams
     ports: ClassVar[tuple[str, ...]] = ("x",)
     variadic: ClassVar[bool] = False
-    """Takes any number of inputs from two on; those beyond ``ports`` are named ``input2``, ``input3``, …"""
+    """Takes any number of inputs from ``fewest`` on; those beyond ``ports`` are named ``input2``, ``input3``, …"""
+    fewest: ClassVar[int] = 2
     invariant_parameters: ClassVar[frozenset[str]] = frozenset()
     """Parameters whose gradient is zero by construction (a bias that a softmax cancels)."""
     noisy: ClassVar[bool] = False
@@ -82,6 +86,21 @@ class Block(nn.Module):
         if name is not None:
             cls.name = name
             register(cls)
+
+    @classmethod
+    def make(cls, params: Any, *shapes: Shape) -> nn.Module:
+        """The module of one node. A node of an imported network has one that is no ``Block``."""
+        return cls(params, *shapes)
+
+    @classmethod
+    def start(cls, module: nn.Module, params: Any, stream: Stream, recipe: str, seed: int) -> None:
+        """Initialise a module that ``make`` made: by ``init``, but for what brings an initialisation of its own."""
+        module.init(stream, recipe)  # type: ignore[operator]
+
+    @classmethod
+    def taken_over(cls, params: Any, *shapes: Shape) -> Mapping[str, Any]:
+        """Its ``width`` and ``stride``, as far as it has them: for what stands in its place."""
+        return {name: getattr(params, name) for name in TAKEN_OVER if hasattr(params, name)}
 
     @classmethod
     def effective(cls, params: Any, *shapes: Shape) -> dict[str, Any]:
@@ -139,6 +158,7 @@ class Composite(ABC):
     Params: ClassVar[type[BlockParams]] = BlockParams
     ports: ClassVar[tuple[str, ...]] = ("x",)
     variadic: ClassVar[bool] = False
+    fewest: ClassVar[int] = 2
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -157,6 +177,9 @@ class Composite(ABC):
 
 BlockType = type[Block] | type[Composite]
 _registry: dict[str, BlockType] = {}
+
+
+_FEWEST = {1: "one", 2: "two"}
 
 
 def register(block: BlockType) -> None:
@@ -183,8 +206,8 @@ def find(name: str) -> BlockType:
 def port_names(block: BlockType, count: int) -> tuple[str, ...]:
     """The names of ``count`` input ports; ``ValueError`` where the block does not take that many."""
     if block.variadic:
-        if count < 2:
-            raise ValueError(f"'{block.name}' joins two or more inputs and was given {count}")
+        if count < block.fewest:
+            raise ValueError(f"'{block.name}' joins {_FEWEST[block.fewest]} or more inputs and was given {count}")
         return (*block.ports[:count], *(f"input{i}" for i in range(len(block.ports), count)))
     if count != len(block.ports):
         raise ValueError(f"'{block.name}' takes {len(block.ports)} input(s) and was given {count}")

@@ -56,7 +56,7 @@ def _module(node: Node, seed: int, recipe: str) -> nn.Module:
     # A block whose constructor draws (a third party's) draws from the node's own stream.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "construct", node.name))
-        module = node.block(node.params, *node.shapes)
+        module = node.block.make(node.params, *node.shapes)
     if node.is_identity and not module.state_dict():
         return PassThrough(node.block.name)
 
@@ -65,7 +65,8 @@ def _module(node: Node, seed: int, recipe: str) -> nn.Module:
 
     start = node.start
     with torch.no_grad():
-        module.init(stream, start.kind if start and start.kind in INIT_RECIPES else recipe)
+        stated = start.kind if start and start.kind in INIT_RECIPES else recipe
+        node.block.start(module, node.params, stream, stated, seed)
         if start and start.kind not in INIT_RECIPES:
             start_parameters(module, start, stream)
     return module

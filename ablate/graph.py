@@ -415,7 +415,7 @@ def _infer_shape(block: type[Block], params_json: str, shapes: tuple[Shape, ...]
             raise ValueError(f"{name} has more than 63 bits")
     with torch.device("meta"), torch.no_grad():
         try:
-            module = block(params, *shapes)
+            module = block.make(params, *shapes)
             # Batch norm over a single value refuses to train; shapes are the same in both modes.
             module.eval()
             output = module(*(torch.empty(2, *shape) for shape in shapes))
@@ -435,7 +435,7 @@ def _infer_shape(block: type[Block], params_json: str, shapes: tuple[Shape, ...]
 def takes_start(node: Node, start: Start) -> bool:
     """Whether a node has what a start sets: parameters; of a recipe, weights of convolutions or linear layers."""
     with torch.device("meta"):
-        module = node.block(node.params, *node.shapes)
+        module = node.block.make(node.params, *node.shapes)
     if start.kind in INIT_RECIPES:
         return any(isinstance(part, nn.Conv2d | nn.Linear) for part in module.modules())
     return any(True for _ in module.parameters())

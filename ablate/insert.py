@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ablate.block import BlockParams, BlockType, Value, find
+from ablate.block import TAKEN_OVER, BlockParams, BlockType, Value, find
 from ablate.errors import listed
 from ablate.graph import INPUT, OUTPUT, Edit, Graph, GraphBuilder, GraphError, Node, Reported, unedited
 from ablate.pattern import Pattern, nearest
@@ -24,8 +24,6 @@ Edge = tuple[str, int]
 
 Side = Literal["after", "before", "replace"]
 SIDES = ("after", "before", "replace")
-TAKEN_OVER = ("width", "stride")
-"""The parameters that ``replace`` takes over from what stood there, where the block has them and the spec is silent."""
 
 
 @dataclass(frozen=True)
@@ -373,7 +371,10 @@ class _Rewrite:
 
 def _taken_over(graph: Graph, place: str, node: Node | None, block: BlockType) -> dict[str, Any]:
     params = node.params if node else graph.calls[place].params if place in graph.calls else None
-    taken = {name: getattr(params, name) for name in TAKEN_OVER if hasattr(params, name)}
+    if node:
+        taken = dict(node.block.taken_over(node.params, *node.shapes))
+    else:
+        taken = {name: getattr(params, name) for name in TAKEN_OVER if hasattr(params, name)}
     if "width" in taken and (node.block if node else graph.calls[place].block) is not block:
         # A bottleneck's width is that of its inside: what another block must come to is what goes out.
         shape = graph.shape(graph.places[place])

@@ -144,7 +144,7 @@ def _contents(node: Node) -> _Contents:
 def _contents_of(block: type[Block], params_json: str, shapes: tuple[Shape, ...]) -> _Contents:
     params: BlockParams = block.Params.model_validate_json(params_json)
     with torch.device("meta"):
-        module = block(params, *shapes)
+        module = block.make(params, *shapes)
     parameters: list[_Parameter] = []
     for prefix, part in module.named_modules():
         is_norm = isinstance(part, NORMS) or (not prefix and block.name.endswith("norm"))

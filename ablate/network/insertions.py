@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ablate.block import BlockParams, BlockType
+from ablate.block import TAKEN_OVER, BlockParams, BlockType
 from ablate.collect import Collector, Path
 from ablate.diagnose import problems, shown
 from ablate.expression import substitute
 from ablate.graph import Graph, Reported
-from ablate.insert import TAKEN_OVER, At, Insertion, InsertionError, Residual, Site, selected
+from ablate.insert import At, Insertion, InsertionError, Residual, Site, selected
 from ablate.network.edits import spread
 from ablate.network.entries import (
     CHANNELS,

@@ -1,0 +1,63 @@
+"""Commands that help to write a spec: blocks, new, schema."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from ablate.cli.common import FORMATS, Commands, print_table
+from ablate.errors import Problem, UserError
+
+
+def add(commands: Commands) -> None:
+    blocks = commands.add_parser("blocks", help="the blocks that a spec can name, or one block's parameters")
+    blocks.add_argument("name", nargs="?", metavar="BLOCK")
+    blocks.add_argument("--format", choices=FORMATS, default="terminal")
+    blocks.set_defaults(command=_blocks)
+
+    new = commands.add_parser("new", help="write a commented file to start from")
+    kinds = new.add_subparsers(title="kinds", required=True, metavar="KIND")
+    study = kinds.add_parser("study", help="a spec that works as it is: a network, an insertion, factors, a profile")
+    study.add_argument("name", metavar="NAME", help="the study's name, and the file's: NAME.yaml")
+    study.add_argument("--folder", type=Path, default=Path("specs"), help="where to put it (default: specs)")
+    study.set_defaults(command=_new_study)
+
+    schema = commands.add_parser("schema", help="the JSON Schema of specs, for editors")
+    schema.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there")
+    schema.set_defaults(command=_schema)
+
+
+def _blocks(options: argparse.Namespace) -> int:
+    from ablate import describe
+
+    if options.name is None:
+        print_table(describe.blocks(), options.format)
+        return 0
+    try:
+        print_table(describe.block(options.name), options.format)
+    except KeyError as error:
+        raise UserError(Problem(f"no block '{options.name}'", hint=str(error.args[0]))) from None
+    return 0
+
+
+def _new_study(options: argparse.Namespace) -> int:
+    from ablate.scaffold import new_study
+
+    file = new_study(options.name, options.folder)
+    print(f"wrote {file}")
+    print(f"next: ablate check {shlex.quote(str(file))}")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from ablate.schema import spec_schema_text
+
+    if options.output is None:
+        print(spec_schema_text(), end="")
+        return 0
+    try:
+        options.output.write_text(spec_schema_text(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{options.output}: {error.strerror}") from None
+    return 0

@@ -1,0 +1,76 @@
+"""What the commands share: options, loading, printing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ablate.design import StudyPlan
+    from ablate.report.tables import Table
+    from ablate.spec import Spec
+
+FORMATS = ("terminal", "markdown", "csv", "latex")
+
+Commands = Any
+"""What ``ArgumentParser.add_subparsers`` returns: a private type of argparse."""
+
+
+def takes_spec(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", metavar="SPEC", help="a YAML file")
+    settable(parser)
+
+
+def settable(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", dest="sets", help="change one path of the spec"
+    )
+    parser.add_argument("--profile", metavar="NAME", help="one of the spec's profiles, between the spec and its levels")
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def loaded(path: str, options: argparse.Namespace) -> Spec:
+    from ablate.spec import load
+
+    return load(path, sets=options.sets, profile=options.profile)
+
+
+def load_plan(path: str, options: argparse.Namespace) -> StudyPlan:
+    from ablate.design import study_plan
+
+    return study_plan(loaded(path, options))
+
+
+def print_table(table: Table, format: str) -> None:
+    from ablate.report.render import render
+
+    print(render(table, format), end="")
+
+
+def print_json(values: Any) -> None:
+    print(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def again(options: argparse.Namespace) -> str:
+    """The spec with the options that a command on it takes once more."""
+    profile = ["--profile", options.profile] if options.profile else []
+    sets = [word for text in options.sets for word in ("--set", text)]
+    return shlex.join([options.spec, *profile, *sets])
+
+
+def values_of(table: Table) -> list[dict[str, Any]]:
+    return [
+        {
+            column.name: cell.text if column.kind == "text" else {"text": cell.text, "value": cell.value}
+            for column, cell in zip(table.columns, row, strict=True)
+        }
+        for row in table.rows
+    ]

@@ -1,0 +1,200 @@
+"""Commands on a study: check, show, plan, sweep, report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablate.cli.common import (
+    FORMATS,
+    Commands,
+    again,
+    load_plan,
+    loaded,
+    positive,
+    print_json,
+    print_table,
+    settable,
+    takes_spec,
+    values_of,
+)
+from ablate.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from ablate.store import Study
+
+
+def add(commands: Commands) -> None:
+    check = commands.add_parser("check", help="say everything that is wrong with a spec")
+    check.add_argument("specs", nargs="+", metavar="SPEC")
+    settable(check)
+    check.set_defaults(command=_check)
+
+    show = commands.add_parser("show", help="a network's layers with shapes, params and FLOPs; or its diagram")
+    takes_spec(show)
+    show.add_argument("--variant", help="a variant's name: explained in words too; without it, the spec as written")
+    show.add_argument("--json", action="store_true", help="the layers, and the variant's explanation, as values")
+    show.add_argument("--mermaid", action="store_true", help="the diagram, as Mermaid text")
+    show.add_argument("--format", choices=FORMATS, default="terminal")
+    show.set_defaults(command=_show)
+
+    plan = commands.add_parser(
+        "plan", help="variants, trials, costs, certificates and time, before anything is trained"
+    )
+    takes_spec(plan)
+    plan.add_argument("--concurrent", type=positive, help="trials at once")
+    plan.add_argument("--no-timing", action="store_true", help="do not time training steps")
+    plan.add_argument("--format", choices=FORMATS, default="terminal")
+    plan.add_argument("--variant", help="explain this variant in words and certify it alone")
+    plan.add_argument("--json", action="store_true", help="the variants' records with their certificates")
+    plan.set_defaults(command=_plan)
+
+    sweep = commands.add_parser("sweep", help="train all variants over all seeds and print the table")
+    takes_spec(sweep)
+    folder = "the study's folder (default: runs/NAME, with a profile runs/NAME-PROFILE)"
+    sweep.add_argument("--out", type=Path, metavar="FOLDER", help=folder)
+    sweep.add_argument("--executor", choices=("ray", "local"), default="ray", help="local: one trial after another")
+    sweep.add_argument("--concurrent", type=positive, help="trials at once (default: CPUs / threads per trial)")
+    sweep.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    sweep.set_defaults(command=_sweep)
+
+    report = commands.add_parser("report", help="print a study's table and write it as Markdown, CSV and LaTeX")
+    report.add_argument("study", type=Path, metavar="STUDY", help="a study's folder, runs/NAME")
+    report.add_argument("--format", choices=FORMATS, default="terminal")
+    report.add_argument("--json", action="store_true", help="the table's values")
+    report.set_defaults(command=_report)
+
+
+def _check(options: argparse.Namespace) -> int:
+    problems: list[Problem] = []
+    for path in options.specs:
+        try:
+            plan = load_plan(path, options)
+        except UserError as error:
+            problems += [_of_spec(problem, path) if len(options.specs) > 1 else problem for problem in error.problems]
+            continue
+        duplicates = len(plan.variants) - len(plan.distinct)
+        same = f" ({duplicates} the same as another)" if duplicates else ""
+        trials = len(plan.distinct) * len(plan.seeds)
+        profiles = list(plan.spec.tree.get("profiles", {}))
+        others = f"; profiles: {', '.join(profiles)}" if profiles else ""
+        print(f"{path}: sound: {len(plan.variants)} variants{same}, {trials} trials{others}")
+    if problems:
+        raise UserError(problems)
+    return 0
+
+
+def _of_spec(problem: Problem, path: str) -> Problem:
+    """A mistake on the command line, with the spec of those named in which it is one."""
+    if path in str(problem) or (problem.place is not None and problem.place.file != "--set"):
+        return problem
+    return replace(problem, message=f"{path}: {problem.message}")
+
+
+def _show(options: argparse.Namespace) -> int:
+    from ablate import describe, words
+    from ablate.design import as_written
+    from ablate.diagram import mermaid
+    from ablate.facts import explain
+
+    facts = None
+    if options.variant is None:
+        variant = as_written(loaded(options.spec, options))
+    else:
+        plan = load_plan(options.spec, options)
+        variant = plan.variant(options.variant)
+        facts = explain(plan, variant)
+    layers = describe.layers(variant)
+    if options.mermaid:
+        print(mermaid(variant.network.graph), end="")
+    elif options.json:
+        print_json({"explanation": facts.as_dict() if facts else None, "layers": values_of(layers)})
+    else:
+        if facts and options.format == "terminal":
+            print(words.in_words(facts))
+        print_table(layers, options.format)
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from ablate import describe
+    from ablate.prepare import prepare, timed_seconds, variant_records
+
+    if options.variant is not None:
+        return _plan_one(options)
+    prepared = prepare(load_plan(options.spec, options))
+    if options.json:
+        print_json(variant_records(prepared))
+    else:
+        timed = not options.no_timing and not prepared.failures
+        seconds = timed_seconds(prepared) if timed else None
+        print_table(describe.plan(prepared, seconds, options.concurrent), options.format)
+        print(f"\nnext: ablate sweep {again(options)}" if not prepared.failures else "")
+    return 1 if prepared.failures else 0
+
+
+def _plan_one(options: argparse.Namespace) -> int:
+    from ablate import words
+    from ablate.facts import explain
+    from ablate.prepare import certificate_of
+
+    plan = load_plan(options.spec, options)
+    certificate = certificate_of(plan, plan.variant(options.variant).name)
+    facts = explain(plan, plan.variant(options.variant), certificate)
+    if options.json:
+        print_json(facts.as_dict())
+    else:
+        print(words.in_words(facts))
+        print(f"next: ablate plan {again(options)}   (all {len(plan.variants)} variants)")
+    return 1 if certificate.failures else 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from ablate.prepare import prepare
+    from ablate.progress import chosen_display
+    from ablate.sweeping import sweep
+
+    plan = load_plan(options.spec, options)
+    if not options.quiet:
+        print(f"{len(plan.variants)} variants, {len(plan.seeds)} seeds; certifying", file=sys.stderr)
+    prepared = prepare(plan)
+    study = sweep(
+        prepared,
+        options.out,
+        executor=options.executor,
+        concurrent=options.concurrent,
+        progress=chosen_display(options.quiet),
+    )
+    return _reported(study, "terminal")
+
+
+def _reported(study: Study, format: str) -> int:
+    from ablate.report import ablation_table, write_report
+
+    print_table(ablation_table(study), format)
+    written = write_report(study)
+    results = [study.result(key) for key in {key for record in study.variants for key in record["trials"].values()}]
+    missing = sum(result is None for result in results)
+    failed = sum(result is not None and result["status"] != "finished" for result in results)
+    for key, why in study.damaged.items():
+        print(f"damaged: {key}: {why}", file=sys.stderr)
+    if missing or failed:
+        print(f"{missing} trials missing, {failed} failed", file=sys.stderr)
+    print(f"wrote {', '.join(str(path) for path in written)}", file=sys.stderr)
+    print(f"next: ablate report {study.folder}", file=sys.stderr)
+    return 1 if missing or failed else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from ablate.store import Study
+
+    study = Study.open(options.study)
+    if options.json:
+        from ablate.report import ablation_table
+
+        print_json(values_of(ablation_table(study)))
+        return 0
+    return _reported(study, options.format)
