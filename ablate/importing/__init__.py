@@ -1,0 +1,1 @@
+"""Any PyTorch model that ``torch.fx`` can trace → our graph."""
