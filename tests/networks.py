@@ -101,7 +101,7 @@ class HandBlock(nn.Module):
         if self.stride == 1 and self.channels == self.width:
             return x
         kept = x[:, :, :: self.stride, :: self.stride]
-        canvas = torch.zeros(len(x), self.width, *kept.shape[2:])
+        canvas = x.new_zeros(len(x), self.width, *kept.shape[2:])
         first = (self.width - self.channels) // 2
         canvas[:, first : first + self.channels] = kept
         return canvas

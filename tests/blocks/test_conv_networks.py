@@ -1,4 +1,4 @@
-"""The convolutional networks of specs/models beside torchvision's and timm's own, with their weights copied."""
+"""Residual networks and their variants beside torchvision's and timm's own, with their weights copied."""
 
 from __future__ import annotations
 
@@ -16,20 +16,10 @@ from torch import Tensor, fx, nn
 from torchvision.models._utils import _make_divisible
 
 from ablate.builder import build
-from ablate.costing import cost_of
 from ablate.expression import substitute
 from ablate.graph import Graph
 from tests.conftest import REPOSITORY
 from tests.networks import graph
-
-IMAGENET = (3, 224, 224)
-
-
-def model(name: str, shape: tuple[int, int, int] = IMAGENET, classes: int = 1000, **params: float) -> Graph:
-    """The graph of ``specs/models/NAME.yaml``, with some of its parameters set."""
-    section: dict[str, Any] = yaml.safe_load((REPOSITORY / f"specs/models/{name}.yaml").read_text())["network"]
-    section["params"] |= params
-    return graph(section, shape, classes)
 
 
 def randomised(module: nn.Module, seed: int = 5) -> dict[str, Tensor]:
@@ -72,87 +62,6 @@ RESNET = {
     r"downsample\.1": "shortcut.bn",
     r"^fc\.": "head.fc.",
 }
-CONVNEXT = {
-    r"^features\.0\.0": "stem.conv",
-    r"^features\.0\.1": "stem.bn",
-    r"^features\.([246])\.0": lambda m: f"down{int(m[1]) // 2 + 1}.bn",
-    r"^features\.([246])\.1": lambda m: f"down{int(m[1]) // 2 + 1}.conv",
-    r"^features\.([1357])": lambda m: f"stage{int(m[1]) // 2 + 1}",
-    r"block\.0": "conv1",
-    r"block\.2": "bn1",
-    r"block\.3": "conv2",
-    r"block\.5": "conv3",
-    r"layer_scale": "scale.weight",
-    r"^classifier\.0": "norm",
-    r"^classifier\.2": "head.fc",
-}
-EFFICIENTNET = {
-    r"^features\.0\.0": "stem.conv",
-    r"^features\.0\.1": "stem.bn",
-    r"^features\.8\.0": "last.conv",
-    r"^features\.8\.1": "last.bn",
-    r"^features\.1\.0\.block\.([012])": lambda m: f"stage1.0.block.{int(m[1]) + 1}",  # no expansion there
-    r"^features\.(\d)": r"stage\1",
-    r"block\.0\.0": "conv1",
-    r"block\.0\.1": "bn1",
-    r"block\.1\.0": "conv2",
-    r"block\.1\.1": "bn2",
-    r"block\.2": "se",
-    r"block\.3\.0": "conv3",
-    r"block\.3\.1": "bn3",
-    r"^classifier\.1": "head.fc",
-}
-BUILT: dict[str, tuple[int, dict[str, Any], int]] = {
-    "resnet18": (11_689_512, RESNET, 67),
-    "resnet50": (25_557_032, RESNET, 67),
-    "convnext_tiny": (28_589_128, CONVNEXT, 67),
-    "efficientnet_b0": (5_288_548, EFFICIENTNET, 67),
-}
-
-
-@pytest.mark.parametrize("name", BUILT)
-def test_a_model_is_torchvisions_with_its_weights(name: str) -> None:
-    params, rename, side = BUILT[name]
-    theirs = getattr(torchvision.models, name)(weights=None)
-    assert sum(parameter.numel() for parameter in theirs.parameters()) == params
-    assert_equal(model(name, (3, side, side)), theirs, rename, side)
-
-
-@pytest.mark.parametrize(
-    ("name", "params", "flops"),
-    [
-        ("resnet18", 11_689_512, 1.814e9),
-        ("resnet50", 25_557_032, 4.089e9),
-        ("convnext_tiny", 28_589_128, 4.456e9),
-        ("efficientnet_b0", 5_288_548, 0.386e9),
-    ],
-)
-def test_a_model_costs_what_torchvision_states(name: str, params: int, flops: float) -> None:
-    """torchvision's table of weights: 1.81, 4.09, 4.46 and 0.39 GFLOPS."""
-    cost = cost_of(model(name))
-    assert cost.params == params
-    assert cost.flops == pytest.approx(flops, rel=1e-3)
-    assert not cost.uncounted
-
-
-@pytest.mark.parametrize(
-    ("theirs", "model_name", "params"),
-    [
-        ("resnet34", "resnet18", {"n1": 3, "n2": 4, "n3": 6, "n4": 3}),
-        ("resnet101", "resnet50", {"n3": 23}),
-        ("convnext_small", "convnext_tiny", {"n3": 27}),
-        ("convnext_base", "convnext_tiny", {"width": 128, "n3": 27}),
-        ("efficientnet_b2", "efficientnet_b0", {"width": 1.1, "depth": 1.2}),
-        ("efficientnet_b4", "efficientnet_b0", {"width": 1.4, "depth": 1.8}),
-        ("efficientnet_b5", "efficientnet_b0", {"width": 1.6, "depth": 2.2}),
-    ],
-)
-def test_larger_models_are_the_same_files_with_other_parameters(
-    theirs: str, model_name: str, params: dict[str, float]
-) -> None:
-    with torch.device("meta"):
-        expected = sum(p.numel() for p in getattr(torchvision.models, theirs)(weights=None).parameters())
-    assert cost_of(model(model_name, (3, 64, 64), **params)).params == expected
 
 
 @given(width=st.floats(0.1, 8), depth=st.floats(0.1, 8))

@@ -26,4 +26,4 @@ class ClassToken(Block, name="class_token"):
         nn.init.zeros_(self.token)
 
     def forward(self, x_BND: Tensor) -> Tensor:
-        return torch.cat([self.token.expand(len(x_BND), -1, -1), x_BND], dim=1)
+        return torch.cat([self.token.expand(x_BND.shape[0], -1, -1), x_BND], dim=1)
