@@ -172,7 +172,7 @@ def planted(act: Callable[[Tensor], Tensor]) -> Cost:
         (lambda x: torch.cdist(x, x), "aten::cdist"),
         (lambda x: x.sort(1).values, "aten::sort"),
         (lambda x: torch.linalg.svdvals(x)[..., None], "aten::linalg_svdvals"),
-        (lambda x: x.unfold(2, 3, 1).std(-1), "aten::std"),
+        (lambda x: x.topk(3, 1).values, "aten::topk"),
         (Doubled.apply, "prim::PythonOp.Doubled"),
     ],
 )

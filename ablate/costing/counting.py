@@ -1,9 +1,9 @@
-"""What a network costs: parameters, FLOPs and activations, a row per node.
+"""Parameters and FLOPs, a row per node.
 
-FLOPs are counted as the papers count them: multiply-accumulates of convolutions and matrix products,
-attention included. fvcore counts; handlers of ours add what it misses. Elementwise operations, norms and
-poolings count as none by that convention; an operation that is neither counted nor in that list is named
-in ``uncounted`` and never passes as a silent 0.
+FLOPs are counted as the papers count them: multiply-accumulates of convolutions and matrix products, attention
+included, for one example, in evaluation mode. fvcore counts; handlers of ours add what it misses (``products``).
+Elementwise operations, norms and poolings count as none by that convention (``conventions``); an operation that is
+neither counted nor in that list is named in ``uncounted`` and never passes as a silent 0.
 """
 
 from __future__ import annotations
@@ -19,21 +19,13 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from ablate.block import Block, BlockParams, Shape
 from ablate.builder import PassThrough
+from ablate.costing.conventions import NOT_COUNTED_BY_CONVENTION
+from ablate.costing.products import handlers
 from ablate.graph import Graph
-
-_FREE = (
-    "add add_ sub rsub mul div neg pow sqrt rsqrt exp log abs clamp max min mean sum amax amin "
-    "sigmoid relu relu6 hardtanh elu mish leaky_relu gelu silu tanh softmax log_softmax hardsigmoid hardswish "
-    "batch_norm layer_norm group_norm native_layer_norm "
-    "adaptive_avg_pool2d adaptive_max_pool2d avg_pool2d max_pool2d "
-    "pad constant_pad_nd dropout feature_dropout upsample_nearest2d upsample_bilinear2d lt gt ge le ones_like "
-    "rand rand_like bernoulli where fill zeros_like new_zeros repeat expand_as expand roll meshgrid unflatten"
-)
-NOT_COUNTED_BY_CONVENTION = frozenset(f"aten::{name}" for name in _FREE.split())
 
 
 @dataclass(frozen=True)
@@ -110,7 +102,8 @@ def cost_of(graph: Graph) -> Cost:
 def cost(network: fx.GraphModule, input_shape: Shape) -> Cost:
     """The cost of a built network, counted on the modules themselves. ``input_shape`` has the batch axis first.
 
-    Unlike ``cost_of`` this looks at the modules only, so it checks the graph's count.
+    Unlike ``cost_of`` this looks at the modules only, so it checks the graph's count. A parameter that two modules
+    share is counted at the first.
     """
     names = network.meta.get("nodes", {})  # a pickled network has lost them; the modules' names are the nodes'
     counter = _Counter(network)
@@ -120,15 +113,16 @@ def cost(network: fx.GraphModule, input_shape: Shape) -> Cost:
     rows: list[NodeCost] = []
     seen: set[int] = set()
     for (call, target, module, _, shape), (flops, uncounted) in zip(counter.calls, counts, strict=True):
-        own = 0 if id(module) in seen else sum(p.numel() for p in module.parameters())
-        seen.add(id(module))
+        own = {id(parameter): parameter.numel() for parameter in module.parameters() if id(parameter) not in seen}
+        seen.update(own)
         kind = module.block if isinstance(module, PassThrough) else getattr(type(module), "name", type(module).__name__)
-        rows.append(NodeCost(names.get(call, target), kind, shape, own, flops, prod(shape), None, uncounted))
+        params = sum(own.values())
+        rows.append(NodeCost(names.get(call, target), kind, shape, params, flops, prod(shape), None, uncounted))
     return Cost(tuple(input_shape[1:]), tuple(rows))
 
 
 @contextmanager
-def _evaluating(network: torch.nn.Module) -> Iterator[None]:
+def _evaluating(network: nn.Module) -> Iterator[None]:
     """In eval mode, in which counting changes nothing (batch norm's statistics); each module's mode comes back."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -139,7 +133,7 @@ def _evaluating(network: torch.nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _device(module: torch.nn.Module) -> torch.device:
+def _device(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
@@ -148,7 +142,7 @@ class _Counter(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.calls: list[tuple[str, str, torch.nn.Module, tuple[Shape, ...], Shape]] = []
+        self.calls: list[tuple[str, str, nn.Module, tuple[Shape, ...], Shape]] = []
 
     def run_node(self, n: fx.Node) -> Any:
         output = super().run_node(n)
@@ -164,26 +158,30 @@ class _Counter(fx.Interpreter):
 def _leaf_cost(block: type[Block], params_json: str, shapes: tuple[Shape, ...]) -> tuple[int, int, tuple[str, ...]]:
     params: BlockParams = block.Params.model_validate_json(params_json)
     with torch.random.fork_rng(devices=[]):
-        module = block(params, *shapes).eval()
+        module = block.make(params, *shapes).eval()
     flops, uncounted = count_flops(module, shapes)
     return sum(p.numel() for p in module.parameters()), flops, uncounted
 
 
-def count_flops(module: torch.nn.Module, shapes: tuple[Shape, ...]) -> tuple[int, tuple[str, ...]]:
-    """(multiply-accumulates, operations that nobody counted) of one call on one example."""
+def count_flops(module: nn.Module, shapes: tuple[Shape, ...]) -> tuple[int, tuple[str, ...]]:
+    """(multiply-accumulates, operations that nobody counted) of one call on one example.
+
+    The module is called with a tensor of each of ``shapes`` (without the batch axis), in the mode in which it is.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fvcore's import meets deprecations of torch.jit
         from fvcore.nn import FlopCountAnalysis
 
     inputs = tuple(torch.zeros(1, *shape, device=_device(module)) for shape in shapes)
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _no_fast_path():
         warnings.simplefilter("ignore")
         analysis = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
         for operation in NOT_COUNTED_BY_CONVENTION:
             # A handle of None would leave fvcore's own in force: it counts batch norm as 2 an element.
             analysis.set_op_handle(operation, _no_flops)
+        for operation, handler in handlers().items():
+            analysis.set_op_handle(operation, handler)
         total = int(sum(analysis.by_operator().values()))
         unsupported: Counter[str] = analysis.unsupported_ops()
     return total, tuple(sorted(unsupported))
@@ -193,10 +191,12 @@ def _no_flops(inputs: list[Any], outputs: list[Any]) -> int:
     return 0
 
 
-def _attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Q·Kᵀ and A·V: N·M·(d_k + d_v) multiply-accumulates per head and example."""
-    from fvcore.nn.jit_handles import get_shape
-
-    query, key, value = (get_shape(item) for item in inputs[:3])
-    batch, tokens, sources = prod(query[:-2]), query[-2], key[-2]
-    return Counter({"attention": batch * tokens * sources * (query[-1] + value[-1])})
+@contextmanager
+def _no_fast_path() -> Iterator[None]:
+    """``nn.MultiheadAttention`` in its parts: in evaluation torch takes one operation for them all."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
