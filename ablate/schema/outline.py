@@ -43,6 +43,12 @@ from ablate.spec import profiles
 LEVELS = ("network", "data", "train")
 """The sections that a level may change."""
 _HOLDERS = ("properties", "patternProperties")
+_IMPORT: Schema = {
+    "description": "a model of torchvision or timm, or with --trust any callable, as module:callable",
+    "type": "string",
+    "pattern": r"^[^:\s]+:[^:\s]+$",
+    "examples": ["torchvision.models:resnet50", "timm:resnet26"],
+}
 _PLACE: Schema = {"type": "string", "pattern": rf"^\s*({'|'.join(get_args(Side))})\s+\S+\s*$"}
 
 
@@ -80,7 +86,23 @@ def spec_schema() -> Schema:
     defs["patch"] = {"description": "what a level changes: dotted path → value", **dotted_paths(whole, LEVELS)}
     defs["profile"] = {"description": "what a profile changes: section, or dotted path → value", **_profile(whole)}
     _vary(properties["ablation"], defs)
+    defs["patch"]["properties"]["network"] = _other_network(whole)
     return whole
+
+
+def _other_network(whole: Schema) -> Schema:
+    """What a level may put in the place of the spec's network."""
+    keys = whole["properties"]["network"]["properties"]
+    return {
+        "description": "another network: that of a file, seen from this one, with what changes it; or a whole one",
+        "type": "object",
+        "properties": {
+            "extends": {"description": "the file of the network", "type": "string", "minLength": 1},
+            **{key: ref("network", "properties", "properties", key) for key in keys},
+        },
+        "additionalProperties": False,
+        "minProperties": 1,
+    }
 
 
 def spec_schema_text() -> str:
@@ -209,6 +231,10 @@ def _network(defs: dict[str, Schema]) -> Schema:
             "params": open_mapping("numbers that expressions read as $name", number, ("network", "params")),
             "blocks": open_mapping("blocks made of nodes, by name", ref("composite"), ("network", "blocks")),
             "graph": open_mapping("the nodes in order: name → node", ref("node"), ("network", "graph")),
+            "import": nullable(_IMPORT, ("network", "import")),
+            "args": open_mapping(
+                "arguments of what is imported, by name", {"description": "a plain value"}, ("network", "args")
+            ),
             "set": open_mapping(
                 "changes of nodes and block calls: pattern → parameter → value",
                 {"description": "parameter → value", "type": "object", "properties": parameters},

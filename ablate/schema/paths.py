@@ -40,7 +40,8 @@ _CLOSED = ("params", "init")
 
 def _walk(whole: Schema, pointer: Schema, path: Path, found: dict[Path, list[Schema]]) -> None:
     """Note every path below ``pointer``, with pointers to what may stand there."""
-    if (path[:3] == ("network", "init", "set") and len(path) > 3) or path[:2] == ("network", "blocks"):
+    of_patterns = path[:3] in (("network", "init", "set"), ("network", "init", "rename")) and len(path) > 3
+    if of_patterns or path[:2] == ("network", "blocks"):
         return  # there the rest is a pattern; here names of the user's own
     for view in _views(whole, pointer):
         schema = at_pointer(whole, view)
@@ -77,7 +78,7 @@ def _views(whole: Schema, pointer: Schema) -> list[Schema]:
 def _regex(path: Path) -> str:
     """A path with any keys as a regular expression. The keys of ``set`` are patterns, with dots of their own."""
     parts = [
-        (".+" if above == "set" else "[^.]+") if part == ENTRY else re.escape(part)
+        (".+" if above in ("set", "rename") else "[^.]+") if part == ENTRY else re.escape(part)
         for above, part in zip(("", *path), path, strict=False)
     ]
     return r"\.".join(parts)
