@@ -8,7 +8,7 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help environment sweep test gallery lint types layers clean
+.PHONY: help environment sweep test gallery blocks bench lint types layers clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -30,6 +30,12 @@ test: $(READY) ## the tests but for the slow ones (more processes: WORKERS=...)
 
 gallery: $(READY) ## write docs/gallery.md anew
 	OMP_NUM_THREADS=1 $(BIN)/python docs/build_gallery.py
+
+blocks: $(READY) ## write docs/blocks.md anew
+	OMP_NUM_THREADS=1 $(BIN)/ablate blocks --markdown > docs/blocks.md
+
+bench: $(READY) ## how fast variants are built, certified and counted (no test depends on it)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/certify_space.py
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -9,14 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablate.api import Study, build, cost, load, sweep
+    from ablate.api import Study, build, cost, eject, export, load, sweep
     from ablate.block import Block, BlockParams, Composite
     from ablate.errors import Problem, UserError
 
-__all__ = ["Block", "BlockParams", "Composite", "Problem", "Study", "UserError", "build", "cost", "load", "sweep"]
+__all__ = [
+    "Block",
+    "BlockParams",
+    "Composite",
+    "Problem",
+    "Study",
+    "UserError",
+    "build",
+    "cost",
+    "eject",
+    "export",
+    "load",
+    "sweep",
+]
 
 _HOMES = {
-    **dict.fromkeys(("Study", "build", "cost", "load", "sweep"), "ablate.api"),
+    **dict.fromkeys(("Study", "build", "cost", "eject", "export", "load", "sweep"), "ablate.api"),
     **dict.fromkeys(("Block", "BlockParams", "Composite"), "ablate.block"),
     **dict.fromkeys(("Problem", "UserError"), "ablate.errors"),
 }

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import costing
+from ablate import costing, ejecting, exporting
 from ablate import spec as _spec
-from ablate.builder import build as _build
 from ablate.datasets.arrays import hold
 from ablate.design import as_written, study_plan
 from ablate.prepare import prepare
@@ -31,18 +30,19 @@ def load(
     *,
     set: Mapping[str, Any] | None = None,
     profile: str | None = None,
+    trust: bool = False,
     data: Mapping[str, Any] | None = None,
 ) -> _spec.Spec:
     """A spec, from a file or a mapping; ``set`` maps dotted paths to values, as ``--set`` does.
 
-    ``profile`` names one of the spec's profiles, as ``--profile`` does.
+    ``profile`` names one of the spec's profiles, as ``--profile`` does; ``trust`` lets it import any code.
     ``data`` hands over arrays of this program for a spec that says ``data: {name: arrays}``: a mapping of ``train``
     and, as there are, ``val`` (used by ``val: own``) and ``test`` to (images, labels), and of ``classes`` to names.
     Images are uint8 (N, C, H, W), (N, H, W, C) or (N, H, W), labels whole numbers (N,), of numpy or torch.
     ``ablate.UserError`` carries everything that is wrong with it.
     """
     held = {"data.content": hold(data)} if data is not None else {}
-    spec = _spec.load(source, sets={**(set or {}), **held}, profile=profile)
+    spec = _spec.load(source, sets={**(set or {}), **held}, profile=profile, trust=trust)
     study_plan(spec)
     return spec
 
@@ -53,12 +53,44 @@ def build(spec: _spec.Spec, *, variant: str | None = None, seed: int = 0) -> fx.
     Takes images (B, C, H, W) as float32, gives class scores (B, classes).
     """
     chosen = as_written(spec) if variant is None else study_plan(spec).variant(variant)
-    return _build(chosen.network.graph, seed=seed, recipe=chosen.network.init.recipe)
+    return chosen.network.built(seed)
 
 
 def cost(network: fx.GraphModule, *, input_shape: tuple[int, ...]) -> costing.Cost:
     """``.params``, ``.flops`` (multiply-accumulates) and ``.rows`` of a built network, for images (B, C, H, W)."""
     return costing.cost(network, input_shape)
+
+
+def export(
+    spec: _spec.Spec,
+    *,
+    to: exporting.Format,
+    variant: str | None = None,
+    seed: int | None = None,
+    study: str | Path | None = None,
+    file: str | Path | None = None,
+) -> exporting.Exported:
+    """Write one variant's network for other programs: ``safetensors``, ``onnx`` or ``torch-export``.
+
+    The weights are those that training starts from or, with ``study``, those that the variant's trial of that seed
+    ended with. What is written was read back and compared with the network: ``.checked`` says how, ``.file`` where.
+    """
+    target = Path(file) if file is not None else None
+    if study is not None:
+        return exporting.export(exporting.as_trained(study_plan(spec), Path(study), variant, seed), to, target)
+    chosen = as_written(spec) if variant is None else study_plan(spec).variant(variant)
+    return exporting.export(exporting.as_started(chosen, seed or 0), to, target)
+
+
+def eject(spec: _spec.Spec, *, variant: str | None = None) -> str:
+    """One variant's network as the text of one file of plain PyTorch, which does not need ``ablate``.
+
+    ``Network`` in it has the same names of parameters, takes the same weights and then gives the same, bit for bit.
+    ``ablate.UserError`` names a block whose code can't stand alone.
+    """
+    chosen = as_written(spec) if variant is None else study_plan(spec).variant(variant)
+    given = "spec" if variant is None else f"spec, variant={variant!r}"
+    return ejecting.eject(chosen, spec.name, (f"ablate.eject({given})",))
 
 
 def sweep(

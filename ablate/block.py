@@ -93,9 +93,14 @@ class Block(nn.Module):
         return cls(params, *shapes)
 
     @classmethod
-    def start(cls, module: nn.Module, params: Any, stream: Stream, recipe: str, seed: int) -> None:
+    def initialise(cls, module: nn.Module, params: Any, stream: Stream, recipe: str, seed: int) -> None:
         """Initialise a module that ``make`` made: by ``init``, but for what brings an initialisation of its own."""
         module.init(stream, recipe)  # type: ignore[operator]
+
+    @classmethod
+    def elsewhere(cls, params: Any, module: str, name: str) -> str:
+        """How a parameter or buffer, ``name`` in the module that ``module`` names, is called in files of weights."""
+        return f"{module}.{name}"
 
     @classmethod
     def taken_over(cls, params: Any, *shapes: Shape) -> Mapping[str, Any]:
@@ -127,12 +132,7 @@ class Block(nn.Module):
         The default knows convolutions, linear and norm layers. A block with parameters of its own
         initialises those and calls ``super().init``.
         """
-        for path, module in self.named_modules():
-            prefix = f"{path}." if path else ""
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                init_weights(module, prefix, stream, recipe)
-            elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
-                module.reset_parameters()
+        init_layers(self, stream, recipe)
 
     @classmethod
     def summary(cls) -> str:
@@ -214,7 +214,17 @@ def port_names(block: BlockType, count: int) -> tuple[str, ...]:
     return block.ports
 
 
-def init_weights(module: nn.Conv2d | nn.Linear, prefix: str, stream: Stream, recipe: str) -> None:
+def init_layers(network: nn.Module, stream: Stream, recipe: str) -> None:
+    """Every convolution and linear layer by ``recipe``, each parameter from its own stream; norms as torch has them."""
+    for path, module in network.named_modules():
+        prefix = f"{path}." if path else ""
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+            init_weights(module, prefix, stream, recipe)
+        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+            module.reset_parameters()
+
+
+def init_weights(module: nn.Conv1d | nn.Conv2d | nn.Linear, prefix: str, stream: Stream, recipe: str) -> None:
     """Weights by ``recipe``; biases uniform in ±1/sqrt(fan_in), as torch has it.
 
     ``kaiming_*`` is He et al., 2015 (arXiv:1502.01852), normal, with the gain of ReLU. ``trunc_normal`` has

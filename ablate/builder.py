@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx, nn
 
-from ablate.block import INIT_RECIPES, start_parameters
+from ablate.block import INIT_RECIPES, Block, init_layers, start_parameters
 from ablate.graph import INPUT, Graph, Node
 from ablate.streams import generator, stream_seed
 
@@ -65,8 +65,10 @@ def _module(node: Node, seed: int, recipe: str) -> nn.Module:
 
     start = node.start
     with torch.no_grad():
-        stated = start.kind if start and start.kind in INIT_RECIPES else recipe
-        node.block.start(module, node.params, stream, stated, seed)
+        stated = start.kind if start and start.kind in INIT_RECIPES else None
+        node.block.initialise(module, node.params, stream, stated or recipe, seed)
+        if stated and not isinstance(module, Block):
+            init_layers(module, stream, stated)  # an imported node keeps its own start unless another is stated
         if start and start.kind not in INIT_RECIPES:
             start_parameters(module, start, stream)
     return module

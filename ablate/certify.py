@@ -13,6 +13,7 @@ A claim that does not hold is a ``failure``; a variant with failures is not trai
 from __future__ import annotations
 
 import hashlib
+import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field
@@ -22,12 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from ablate.block import Value
 from ablate.builder import build, parameter_digests, tensor_digest
 from ablate.costing import Cost, cost_of
 from ablate.data.dataset import DataSpec, ImageData
-from ablate.design.variant import Variant
-from ablate.graph import INPUT, Graph
+from ablate.design.variant import Variant, digest
+from ablate.difference import difference
+from ablate.graph import Graph
+from ablate.importing.graph import differences
 from ablate.optimizing import make_loss
 from ablate.passes import (
     SEEDS,
@@ -56,6 +58,8 @@ class Certificate:
     keys: dict[str, Any] = field(default_factory=dict)
     difference: dict[str, Any] | None = None
     effective: list[str] = field(default_factory=list)
+    weights: dict[str, Any] | None = None
+    """What of the first seed's network starts from ``init.from``, and what does not."""
     passes: dict[str, Any] = field(default_factory=dict)
     shared: dict[str, Any] | None = None
     first_batches: dict[str, Any] | None = None
@@ -79,23 +83,31 @@ class Certifier:
         self.seed = seed
         self._digests: dict[str, dict[str, str]] = {}
         self._first: dict[str, str] = {}
+        self._originals: dict[str, list[str]] = {}
+        """What imported networks do otherwise than their originals."""
 
-    def certify(self, variant: Variant, baseline: Variant | None) -> Certificate:
-        """The certificate of one variant, computed as training would compute it."""
+    def certify(self, variant: Variant, baseline: Variant | None, *, passes: bool = True) -> Certificate:
+        """The certificate of one variant, computed as training would compute it.
+
+        Without ``passes`` nothing is run forward or backward; every other claim is made and held all the same.
+        """
         with process_settings(self.numerics):
-            return self._certificate(variant, baseline)
+            return self._certificate(variant, baseline, passes)
 
-    def _certificate(self, variant: Variant, baseline: Variant | None) -> Certificate:
+    def _certificate(self, variant: Variant, baseline: Variant | None, passes: bool) -> Certificate:
         graph = variant.network.graph
         cost = cost_of(graph)
         certificate = Certificate(variant.name, variant.identity, graph.fingerprint, variant.network.init.recipe)
         certificate.keys = used_keys(variant)
         certificate.effective = effective_sizes(graph)
+        certificate.weights = variant.network.weights.facts(self.seed) if variant.network.weights else None
         certificate.protocol = protocol(variant)
         certificate.cost = cost_summary(cost)
         if baseline is not None:
             certificate.difference = difference(graph, baseline.network.graph, cost) | {"baseline": baseline.name}
-        self._passes(variant, baseline, certificate)
+        certificate.failures += dead_nodes(graph)
+        if passes:
+            self._passes(variant, baseline, certificate)
         if baseline is not None:
             self._shared(variant, baseline, certificate)
             self._batches(variant, baseline, certificate)
@@ -103,7 +115,7 @@ class Certifier:
 
     def _build(self, variant: Variant, seed: int | None = None) -> fx.GraphModule:
         seed = self.seed if seed is None else seed
-        network = build(variant.network.graph, seed=seed, recipe=variant.network.init.recipe)
+        network = variant.network.built(seed, weights_of=self.seed)
         freeze(network, variant.trainable)
         return network
 
@@ -113,8 +125,8 @@ class Certifier:
         x, y = _real_batch(data)
         network, probe = self._build(variant), Probe(self.seed, variant.trainable)
         certificate.passes = {"batch": len(x), "nodes": len(graph.nodes)}
-        certificate.failures += dead_nodes(graph)
         try:
+            self._original(variant, x, certificate)
             certificate.failures += called_problems(probe, network, graph, x)
             loss, problems = first_pass(probe, network, x, y, make_loss(variant.train, graph.classes))
             gradients = gradient_check(probe, network, graph, x, y)
@@ -138,15 +150,38 @@ class Certifier:
                 message = "starts as its baseline, and nothing in which it differs is trained: it will stay equal"
                 certificate.failures.append(message)
 
+    def _original(self, variant: Variant, x: Tensor, certificate: Certificate) -> None:
+        """Of an imported network: without its insertions it is the original, in evaluation and in training."""
+        source, written = variant.network.source, variant.network.written
+        if source is None:
+            return
+        key = digest([source.origin.identity, source.shape, tensor_digest(x)])
+        if key not in self._originals:
+            network = build(written, seed=self.seed)
+            self._originals[key] = differences(source, written, network, x, self.seed)
+        certificate.passes["imported"] = {
+            "from": source.origin.name,
+            "arguments": json.loads(source.origin.arguments),
+            "equal_to_the_original": not self._originals[key],
+            "kept_whole": list(source.whole),
+        }
+        certificate.failures += self._originals[key]
+
     def _stuck(self, variant: Variant, x: Tensor, y: Tensor, exempt: set[str]) -> tuple[list[str], list[str]]:
         """(parameters that never move, whatever the seed; those that do not with the first seed alone)"""
         first = stuck_parameters(Probe(self.seed, variant.trainable), self._build(variant), x, y) - exempt
-        always = first
+        # A trained network may hold units that are silent for good: that is its start, and no mistake of the spec's.
+        always = first - self._loaded(variant)
         for seed in range(self.seed + 1, self.seed + SEEDS):
             if not always:
                 break
             always = always & stuck_parameters(Probe(seed, variant.trainable), self._build(variant, seed), x, y)
         return sorted(always), sorted(first - always)
+
+    def _loaded(self, variant: Variant) -> Set[str]:
+        """The parameters and buffers that start from the weights of ``init.from``."""
+        weights = variant.network.weights
+        return weights.matched(self.seed)[1].loaded.keys() if weights else set()
 
     def _stays_as_it_starts(self, network: fx.GraphModule, certificate: Certificate) -> bool:
         """Whether what differs from the baseline has parameters, and all of them are frozen."""
@@ -168,14 +203,18 @@ class Certifier:
         shared = [name for name in own if name in others]
         unequal = [name for name in shared if own[name] != others[name]]
         explained = [name for name in unequal if any(name.startswith(f"{node}.") for node in changed)]
-        if variant.network.init != baseline.network.init:
+        if _of_init(variant) != _of_init(baseline):
             explained = unequal
+        loaded = self._loaded(variant) | self._loaded(baseline)
+        explained = [name for name in unequal if name in explained or name in loaded]
         certificate.shared = {
             "of": len(own),
             "shared": len(shared),
             "equal": len(shared) - len(unequal),
             "unequal_by_difference": explained,
         }
+        if by_weights := [name for name in explained if name in loaded]:
+            certificate.shared["unequal_by_weights"] = by_weights
         certificate.failures += [
             f"'{name}' starts with other values than in '{baseline.name}', though its node is the same"
             for name in unequal
@@ -211,6 +250,11 @@ class Certifier:
                 digest.update((tensor_digest(x) + tensor_digest(y)).encode())
             self._first[variant.name] = digest.hexdigest()[:32]
         return self._first[variant.name]
+
+
+def _of_init(variant: Variant) -> tuple[str, Mapping[str, Any]]:
+    """How parameters start that nothing is loaded into."""
+    return variant.network.init.recipe, variant.network.init.set
 
 
 def _without(data: DataSpec, *fields: str) -> dict[str, Any]:
@@ -264,55 +308,6 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
     }
 
 
-def difference(graph: Graph, baseline: Graph, cost: Cost) -> dict[str, Any]:
-    """Nodes added, removed and changed, by name, and what they cost."""
-    own, others = graph.by_name, baseline.by_name
-    base = cost_of(baseline)
-    shared = own.keys() & others.keys()
-    changed = {}
-    for name in own:
-        if name in others:
-            before, after = _described(baseline, name, shared), _described(graph, name, shared)
-            if before != after:
-                keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-                changed[name] = {key: [before.get(key), after.get(key)] for key in keys}
-    stages, base_stages = cost.by_stage(), base.by_stage()
-    return {
-        "added": [name for name in own if name not in others],
-        "removed": [name for name in others if name not in own],
-        "changed": changed,
-        "params": cost.params - base.params,
-        "flops": cost.flops - base.flops,
-        "by_insertion": {name: list(pair) for name, pair in cost.by_insertion().items()},
-        "by_stage": {
-            name: [a - b for a, b in zip(stages.get(name, (0, 0)), base_stages.get(name, (0, 0)), strict=True)]
-            for name in {**base_stages, **stages}
-            if stages.get(name) != base_stages.get(name)
-        },
-    }
-
-
-def _described(graph: Graph, name: str, shared: Set[str]) -> dict[str, Any]:
-    """What a node is, what it reads, and how it starts, in words that another graph's node can be compared with."""
-    node = graph.by_name[name]
-    sources = [sorted(_shared_sources(graph, value, shared)) for value in node.inputs]
-    start = [node.start.kind, node.start.value] if node.start else "recipe"
-    return {"block": node.block.name, **node.effective, "reads": node.shapes, "from": sources, "start": start}
-
-
-def _shared_sources(graph: Graph, value: Value, shared: Set[str]) -> set[str]:
-    """The nodes of both graphs (or the input) that a value comes from, by way of nodes of this graph alone."""
-    found: set[str] = set()
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
-        if value == INPUT or (value in shared and not graph.by_name[value].is_identity):
-            found.add(value)
-        else:
-            waiting += graph.by_name[value].inputs
-    return found
-
-
 def protocol(variant: Variant) -> list[str]:
     """What selects the epoch, stops the training and reads the test split, in sentences."""
     train, data = variant.train, variant.data
@@ -321,7 +316,9 @@ def protocol(variant: Variant) -> list[str]:
         "best": "The weights of the epoch with the highest validation accuracy are reported (the first of equals).",
         "ema": "The moving average of the weights is reported.",
     }
-    sentences = [chosen[train.select]]
+    weights = variant.network.weights
+    sentences = [weights.in_words()] if weights else []
+    sentences.append(chosen[train.select])
     stopping = train.early_stopping
     if stopping is None:
         sentences.append(f"Training ends after {_epochs(train.epochs)}.")

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
-
-from ablate.certify import Certificate, difference, effective_sizes
+from ablate.certify import Certificate, effective_sizes
 from ablate.collect import Orphan
 from ablate.costing import Cost, cost_of
 from ablate.design import StudyPlan
 from ablate.design.variant import Variant
+from ablate.difference import difference, recipe_difference
 from ablate.graph import Graph
 from ablate.spec import Assignment, split_path
 
@@ -61,7 +60,7 @@ def explain(plan: StudyPlan, variant: Variant, certificate: Certificate | None =
         insertions=_insertions(variant, baseline, cost),
         cost={"params": cost.params, "flops": cost.flops},
         difference=difference(variant.network.graph, baseline.network.graph, cost) if baseline else None,
-        recipe=_recipe(variant, baseline) if baseline else [],
+        recipe=recipe_difference(variant, baseline) if baseline else [],
         inactive=[*_inactive(plan, variant), *(_orphan(variant, orphan) for orphan in variant.orphans)],
         effective=_effective(variant.network.graph),
         duplicate_of=variant.duplicate_of,
@@ -146,28 +145,6 @@ def _places(graph: Graph, insertion: str) -> list[str]:
         if depth:
             found[".".join(parts[:depth])] = None
     return list(found)
-
-
-def _recipe(variant: Variant, baseline: Variant) -> list[dict[str, Any]]:
-    own, other = ({"train": v.train, "data": v.data, "init": v.network.init} for v in (variant, baseline))
-    pairs = ((name, _dumped(own[name]), _dumped(other[name])) for name in own)
-    return [entry for name, here, there in pairs for entry in _compared_keys(name, here, there)]
-
-
-def _dumped(section: BaseModel) -> Any:
-    return section.model_dump(mode="json")
-
-
-def _compared_keys(path: str, here: Any, there: Any) -> Iterable[dict[str, Any]]:
-    """What differs, key by key; of another kind (another ``name``) as a whole."""
-    if here == there:
-        return
-    both = isinstance(here, dict) and isinstance(there, dict)
-    if both and (here.get("name") == there.get("name") or path == "data"):
-        for key in dict.fromkeys([*here, *there]):
-            yield from _compared_keys(f"{path}.{key}", here.get(key), there.get(key))
-    else:
-        yield {"path": path, "here": here, "baseline": there}
 
 
 def _inactive(plan: StudyPlan, variant: Variant) -> Iterable[dict[str, Any]]:

@@ -41,6 +41,13 @@ class PaperClaim(Section):
     table: int | str | None = Field(None, description="table or figure of the paper")
     metric: Literal[REPORT_COLUMNS] = Field(description="what the values are")  # type: ignore[valid-type]
     values: dict[str, float] = Field(min_length=1, description="variant → published value")
+    printed_to: float | None = Field(
+        None, gt=0, description="what a unit of the last printed digit is worth: 1.0e+5 for 28.0 M (params, flops)"
+    )
+    not_reproducible: dict[str, str] = Field(
+        default_factory=dict,
+        description="variant → why no network as described has the published value (params, flops)",
+    )
 
 
 LevelName = str | bool | int | float

@@ -29,6 +29,7 @@ from ablate.block import (
     find,
     port_names,
 )
+from ablate.pattern import Pattern, nearest
 
 INPUT: Value = "input"
 OUTPUT = "output"
@@ -111,6 +112,8 @@ class Graph:
     scopes: Mapping[str, Value] = field(default_factory=dict)
     repeats: Mapping[str, int] = field(default_factory=dict)
     calls: Mapping[str, Call] = field(default_factory=dict)
+    unselectable: Mapping[str, str] = field(default_factory=dict)
+    """Names of an imported model that are no places, and why: for whoever writes one into a pattern."""
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -153,6 +156,13 @@ class Graph:
                 open_values.extend(self.by_name[value].inputs)
         return frozenset(seen)
 
+    def why_nothing(self, pattern: Pattern) -> str:
+        """Why a pattern selects no place: what it names, or the names that are nearest."""
+        named = pattern.select(self.unselectable, self.repeats)
+        if named:
+            return self.unselectable[named[0]]
+        return f"nearest: {nearest(pattern.text, [name for name in self.places if name != INPUT])}"
+
     def in_scope(self, name: str) -> list[Node]:
         return self._by_scope.get(name, [])
 
@@ -167,6 +177,8 @@ class Graph:
 
     def with_starts(self, starts: Mapping[str, Start]) -> Graph:
         """The graph whose named nodes' parameters start as stated."""
+        if not starts:
+            return self
         nodes = tuple(replace(node, start=starts.get(node.name, node.start)) for node in self.nodes)
         return replace(self, nodes=nodes)
 
@@ -413,14 +425,16 @@ def _infer_shape(block: type[Block], params_json: str, shapes: tuple[Shape, ...]
     for name, value in params:
         if isinstance(value, int) and abs(value) >= 2**63:
             raise ValueError(f"{name} has more than 63 bits")
-    with torch.device("meta"), torch.no_grad():
+    try:
         try:
-            module = block.make(params, *shapes)
-            # Batch norm over a single value refuses to train; shapes are the same in both modes.
-            module.eval()
-            output = module(*(torch.empty(2, *shape) for shape in shapes))
+            module, output = _run_once(block, params, shapes, "meta")
         except RuntimeError as error:
-            raise ValueError(str(error).split("\n", 1)[0]) from None
+            if "meta" not in str(error):
+                raise
+            # Somebody's code that looks at values: there are none on meta.
+            module, output = _run_once(block, params, shapes, "cpu")
+    except RuntimeError as error:
+        raise ValueError(str(error).split("\n", 1)[0]) from None
     if not isinstance(output, torch.Tensor) or output.ndim < 2 or output.shape[0] != 2:
         raise ValueError("a block returns one tensor that keeps the batch axis")
     shape = tuple(output.shape[1:])
@@ -432,12 +446,21 @@ def _infer_shape(block: type[Block], params_json: str, shapes: tuple[Shape, ...]
     return shape
 
 
+def _run_once(
+    block: type[Block], params: BlockParams, shapes: tuple[Shape, ...], device: str
+) -> tuple[nn.Module, torch.Tensor]:
+    with torch.device(device), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        # Batch norm over a single value refuses to train; shapes are the same in both modes.
+        module = block.make(params, *shapes).eval()
+        return module, module(*(torch.zeros(2, *shape) for shape in shapes))
+
+
 def takes_start(node: Node, start: Start) -> bool:
     """Whether a node has what a start sets: parameters; of a recipe, weights of convolutions or linear layers."""
     with torch.device("meta"):
         module = node.block.make(node.params, *node.shapes)
     if start.kind in INIT_RECIPES:
-        return any(isinstance(part, nn.Conv2d | nn.Linear) for part in module.modules())
+        return any(isinstance(part, nn.Conv1d | nn.Conv2d | nn.Linear) for part in module.modules())
     return any(True for _ in module.parameters())
 
 

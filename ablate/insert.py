@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ablate.block import TAKEN_OVER, BlockParams, BlockType, Value, find
 from ablate.errors import listed
 from ablate.graph import INPUT, OUTPUT, Edit, Graph, GraphBuilder, GraphError, Node, Reported, unedited
-from ablate.pattern import Pattern, nearest
+from ablate.pattern import Pattern
 
 Edge = tuple[str, int]
 """A consumer's name and the index of its port."""
@@ -145,7 +145,7 @@ def selected(graph: Graph, at: At) -> list[str]:
     places = [name for name in graph.places if name != INPUT or at.pattern.text == INPUT]
     names = at.pattern.select(places, graph.repeats)
     if not names:
-        raise ValueError(f"pattern '{at.pattern.text}' matches nothing; nearest: {nearest(at.pattern.text, places)}")
+        raise ValueError(f"pattern '{at.pattern.text}' matches nothing; {graph.why_nothing(at.pattern)}")
     if at.side == "before" and INPUT in names:
         raise ValueError("nothing comes before the input; write 'after input'")
     return names
@@ -290,7 +290,8 @@ class _Rewrite:
         self.builder.scopes = {name: self.standing.get(value, value) for name, value in self.builder.scopes.items()}
         # Only insertions ask what a scope was made by; a composite that a spec declares could not be pickled.
         self.builder.calls.clear()
-        return self.builder.finish(self._read((OUTPUT, 0), self.graph.output))
+        finished = self.builder.finish(self._read((OUTPUT, 0), self.graph.output))
+        return replace(finished, unselectable=self.graph.unselectable)
 
     def _keep(self, node: Node, inputs: tuple[Value, ...]) -> None:
         """A node as it was written and edited; where it can't be any more, that is an insertion's doing."""

@@ -17,7 +17,7 @@ from functools import cached_property
 LONGEST = 200
 MOST_COMPARED = 2_000
 _RANGE = re.compile(r"([0-9]{1,4})-([0-9]{1,4})")
-_TOKEN = re.compile(r"\*|\([^()]*\)|[A-Za-z0-9_]+")
+_TOKEN = re.compile(r"\*|\([^()]*\)|[A-Za-z0-9_#]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -103,6 +103,8 @@ def _segment(text: str, whole: str) -> tuple[_Token, ...] | int:
 
 def _fits(tokens: tuple[_Token, ...], part: str) -> bool:
     """Whether the tokens make up the whole of ``part``. Nothing is tried twice, so that no pattern takes long."""
+    if len(tokens) == 1:  # a plain name, or * alone: most segments are
+        return tokens[0] is None or part in tokens[0].words
     ends = {0}
     for token in tokens:
         if token is None:
@@ -127,7 +129,7 @@ def _token(token: str, whole: str) -> _Token:
             if low > high:
                 raise ValueError(f"({choice}) in pattern '{whole}' is an empty range")
             choices += [str(number) for number in range(low, high + 1)]
-        elif re.fullmatch(r"[A-Za-z0-9_]+", choice):
+        elif re.fullmatch(r"[A-Za-z0-9_#]+", choice):
             choices.append(choice)
         else:
             raise ValueError(f"({choice}) in pattern '{whole}': only names, joined by |, or a range like 2-4")

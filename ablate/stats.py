@@ -19,7 +19,7 @@ POWER = 0.8
 MOST_SIGN_FLIPS = 40
 """Differences up to which the sign-flip p is exact: 2**20 sums for each half."""
 
-Verdict = Literal["reproduced", "differs", "inconclusive", "not run"]
+Verdict = Literal["reproduced", "differs", "inconclusive", "not run", "not reproducible"]
 
 
 class Interval(NamedTuple):
@@ -208,15 +208,26 @@ def verdict(values: Iterable[float], published: float, plus_minus: float = 0.0) 
     return "differs" if interval.half_width > 0 else "inconclusive"
 
 
-def verdict_exact(value: float | None, published: float, plus_minus: float = 0.0) -> Verdict:
+def verdict_exact(
+    value: float | None,
+    published: float,
+    plus_minus: float = 0.0,
+    *,
+    printed_to: float | None = None,
+    impossible: bool = False,
+) -> Verdict:
     """The verdict on a number that no seed changes (parameters, FLOPs): does it round to what the paper printed?
 
-    The last digit that the paper gives decides: 25.6e6 stands for 25.55e6 to 25.65e6.
+    The last digit that the paper gives decides: 25.6e6 stands for 25.55e6 to 25.65e6. Where that is a 0, the number
+    alone does not say so: ``printed_to`` is what a unit of that digit is worth (1e5 for 28.0 M). With ``impossible``, a
+    value that differs is ``not reproducible``: someone has shown that no network as described can have it.
     """
     if value is None:
         return "not run"
-    allowance = plus_minus + half_a_digit(published) * (1 + 1e-9)
-    return "reproduced" if abs(value - published) <= allowance else "differs"
+    half = half_a_digit(published) if printed_to is None else printed_to / 2
+    if abs(value - published) <= plus_minus + half * (1 + 1e-9):
+        return "reproduced"
+    return "not reproducible" if impossible else "differs"
 
 
 def half_a_digit(number: float) -> float:

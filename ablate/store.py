@@ -45,7 +45,7 @@ TRIAL, METRICS, PREDICTIONS, CHECKPOINT, RESULT = (
     "result.json",
 )
 STATUSES = ("finished", "diverged", "crashed")
-MAY_CHANGE = ("report", "paper", "ablation.seeds", "data.root", "data.download")
+MAY_CHANGE = ("report", "paper", "ablation.seeds", "data.root", "data.download", "network.init.download")
 """What may differ when a study is resumed: how it is read, where its files lie, and how often it is repeated."""
 
 _HASH = re.compile(r"[0-9a-f]{32}")
@@ -220,6 +220,18 @@ class Study:
             return {}
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
+
+    def weights(self, hash: str) -> Path:
+        """The file of the weights that a finished trial ended with, as it was written; ``UserError`` without one."""
+        result = self.result(hash)
+        if result is None or result["status"] != "finished":
+            why = self.damaged.get(hash) or (f"it {result['status']}" if result else "it has no result")
+            raise UserError(f"trial {hash} of {self.folder} has no weights: {why}")
+        path = self.trial_folder(hash) / CHECKPOINT
+        if not path.is_file():
+            message = f"the weights of trial {hash} of {self.folder} were deleted"
+            raise UserError(Problem(message, hint="train it again, in another folder"))
+        return path
 
     def adopt(self, hash: str, other: Path) -> bool:
         """Copy a finished trial from another study's folder, so that it is not trained twice. False where it has none.

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate.builder import build, seed_noise
+from ablate.builder import seed_noise
 from ablate.data.batches import Batches, evaluation_batches
 from ablate.data.dataset import Examples, ImageData
 from ablate.design.variant import Variant
@@ -31,6 +31,7 @@ from ablate.optimizing import hard_labels, make_average, make_loss, make_optimiz
 from ablate.recipe import EarlyStopping, TrainSpec
 from ablate.streams import stream_seed
 from ablate.trainable import Trainable, freeze, training_mode
+from ablate.weights import Loading, WeightsChanged, started
 
 EVALUATION_BATCH = 512
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -66,6 +67,8 @@ class Trial:
     numerics: Numerics
     trainable: Trainable = field(default_factory=Trainable)
     mix: Any = None
+    loading: Loading | None = None
+    """The weights that it starts from, if any."""
 
 
 def trial_of(variant: Variant, seed: int, numerics: Numerics, key: str = "") -> Trial:
@@ -81,6 +84,7 @@ def trial_of(variant: Variant, seed: int, numerics: Numerics, key: str = "") -> 
         numerics=numerics,
         trainable=variant.trainable,
         mix=variant.data.mix,
+        loading=variant.network.weights.loading(seed) if variant.network.weights else None,
     )
 
 
@@ -148,6 +152,8 @@ def epochs(trial: Trial, data: ImageData) -> Generator[Row, None, Outcome]:
     try:
         run = _Run(trial, data)
         return (yield from run.epochs())
+    except WeightsChanged:  # nothing was trained, and nothing that is trained now would be this trial
+        raise
     except Exception as error:  # whatever a block raises: the study goes on, and the trial says why it did not
         details = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
         return Outcome(_result("crashed", error=details, test_readings=run.test_readings if run else 0))
@@ -172,7 +178,7 @@ class _Run:
         self.trial, self.data, self.recipe = trial, data, trial.train
         self.device = torch.device(trial.numerics.device)
         self.layout = torch.channels_last if trial.numerics.channels_last else torch.contiguous_format
-        network = build(trial.graph, seed=trial.seed, recipe=trial.init)
+        network = started(trial.graph, seed=trial.seed, recipe=trial.init, loading=trial.loading)
         self.network: nn.Module = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         freeze(self.network, trial.trainable)
         self.batches = Batches(

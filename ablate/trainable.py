@@ -22,7 +22,7 @@ from ablate.block import Block, BlockParams, Shape
 from ablate.collect import Collector, Orphan, Path, dotted
 from ablate.errors import did_you_mean
 from ablate.graph import INPUT, Graph, Node
-from ablate.pattern import Pattern, nearest
+from ablate.pattern import Pattern
 from ablate.recipe import Group, TrainSpec
 from ablate.yamlfile import place_of
 
@@ -179,7 +179,7 @@ class _Selector:
             return []
         if not names:
             hint = f"an insertion's nodes are {INSERTION}{text}" if text in self.known else ""
-            message = f"pattern '{text}' matches nothing; nearest: {nearest(text, places)}"
+            message = f"pattern '{text}' matches nothing; {self.graph.why_nothing(Pattern(text))}"
             self.collector.add(path, message, hint, key=False)
             return []
         found = self.filled(node for name in names for node in self.graph.in_scope(name))

@@ -165,17 +165,49 @@ def _certificate_lines(facts: Explanation) -> list[str]:
             f"{gradients['with_gradient']} of {gradients['parameters'] - exempt} trainable parameters receive a "
             f"gradient; first loss {certificate['passes']['first_loss']:.4f}"
         )
+    lines += _import_lines(certificate["passes"].get("imported"))
+    lines += _weights_lines(certificate["weights"])
     if certificate["shared"]:
         shared = certificate["shared"]
         lines.append(
             f"{shared['equal']} of {shared['shared']} parameters and buffers that both have start bit-equal to "
             f"those of '{facts.baseline}'"
         )
+        if loaded := shared.get("unequal_by_weights"):
+            lines.append(f"unequal, since they were loaded here or there: {_names(loaded)}")
     if certificate["first_batches"]:
         batches = certificate["first_batches"]
         why = f" (by {', '.join(batches['differ_by'])})" if batches["differ_by"] else ""
         lines.append("the first batches are the same" if batches["equal"] else f"the first batches differ{why}")
     return [*lines, *certificate["protocol"]]
+
+
+def _import_lines(imported: Mapping[str, Any] | None) -> list[str]:
+    """What was proven about an imported network."""
+    if imported is None:
+        return []
+    same = "equal, bit for bit, to" if imported["equal_to_the_original"] else "NOT equal to"
+    lines = [f"without its insertions {same} {imported['from']}, in evaluation and in training"]
+    if imported["kept_whole"]:
+        lines.append(f"modules that can't be traced, each one node: {_names(imported['kept_whole'])}")
+    return lines
+
+
+def _weights_lines(weights: Mapping[str, Any] | None) -> list[str]:
+    """What starts from where."""
+    if weights is None:
+        return []
+    taken = f", its '{weights['taken']}'" if weights["taken"] else ""
+    lines = [f"{weights['loaded']} of {weights['of']} parameters and buffers start from {weights['from']}{taken}"]
+    for key, what in (
+        ("anew", "started anew by init.set"),
+        ("as_initialised", "not in it, and started as initialised"),
+        ("unfit", "not loaded, since they do not fit"),
+        ("left_over", "in it, and loaded nowhere"),
+        ("converted", "converted from another precision"),
+    ):
+        lines += [f"  {what}: {_names(weights[key])}"] if weights[key] else []
+    return lines
 
 
 def _names(names: list[str]) -> str:

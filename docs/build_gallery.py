@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablate.cost_tables import verdict_of
 from ablate.costing import cost_of
 from ablate.design import StudyPlan, study_plan
+from ablate.grammar import PaperClaim
 from ablate.prepare import prepare
 from ablate.spec import load
 
@@ -43,13 +45,21 @@ class Row:
     variant: str
     params: int
     flops: int
-    published: dict[str, float]
-    """Metric → the paper's value, of every claim about this variant."""
+    claims: dict[str, PaperClaim]
+    """Metric → the paper's claim about this variant."""
+
+    @property
+    def published(self) -> dict[str, float]:
+        """Metric → the paper's value."""
+        return {metric: claim.values[self.variant] for metric, claim in self.claims.items()}
 
     def as_published(self) -> dict[str, bool]:
-        """Of the paper's own counts: whether ours round to them."""
+        """Of the paper's own counts: whether ours round to them, as ``ablate cost`` says it."""
         ours = {"params": self.params, "flops": self.flops}
-        return {name: rounds_to(ours[name], self.published[name]) for name in COUNTS if name in self.published}
+        claims = {name: self.claims[name] for name in COUNTS if name in self.claims}
+        return {
+            name: verdict_of(claim, self.variant, ours[name]).text == "reproduced" for name, claim in claims.items()
+        }
 
 
 def studies() -> list[Path]:
@@ -62,22 +72,15 @@ def _compares(ablation: Mapping[str, Any]) -> bool:
     return "factors" in ablation or "components" in ablation or len(ablation.get("variants", {})) > 1
 
 
-def rounds_to(ours: int, published: float) -> bool:
-    """Whether a count, rounded to as many digits as were printed (but for zeros at their end), is the published one."""
-    text = f"{published:.0f}"
-    unit = 10 ** (len(text) - len(text.rstrip("0")))
-    return abs(ours - published) <= unit / 2
-
-
 def rows(plan: StudyPlan) -> list[Row]:
-    published: dict[str, dict[str, float]] = {}
+    claims: dict[str, dict[str, PaperClaim]] = {}
     for claim in plan.paper:
-        for variant, value in claim.values.items():
-            published.setdefault(variant, {})[claim.metric] = value
+        for variant in claim.values:
+            claims.setdefault(variant, {})[claim.metric] = claim
     found = []
     for variant in plan.variants:
         cost = cost_of(variant.network.graph)
-        found.append(Row(variant.name, cost.params, cost.flops, published.get(variant.name, {})))
+        found.append(Row(variant.name, cost.params, cost.flops, claims.get(variant.name, {})))
     return found
 
 

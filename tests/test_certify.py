@@ -25,6 +25,7 @@ from ablate.errors import UserError
 from ablate.graph import Node
 from ablate.spec import load
 from ablate.train import Numerics, first_batches
+from ablate.weights import loading
 
 DATA = {"name": "fake", "shape": [3, 11, 13], "classes": 5, "count": {"train": 29, "test": 7}, "val": 0.3}
 TRAIN = {"epochs": 1, "batch_size": 5, "optimizer": {"name": "sgd", "lr": 0.1}}
@@ -351,7 +352,7 @@ def rebuilt(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
         network.recompile()
         return network
 
-    monkeypatch.setattr(certify, "build", faulty)
+    monkeypatch.setattr(loading, "build", faulty)
 
 
 def call(network: fx.GraphModule, target: str) -> fx.Node:

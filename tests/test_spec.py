@@ -224,7 +224,6 @@ def test_a_node_that_a_child_removed_is_known_as_removed_unless_it_comes_back(wr
         ("network: {graph: {stem: {width: }}}", 3, "network.graph.stem.width"),
         ("network: {insert: {attention: {reduction: null}}}", 3, "network.insert.attention.reduction"),
         ("data: {classes: null}", 3, "data.classes"),
-        ("network: {graph: null}", 3, "network.graph"),
     ],
 )
 def test_null_is_no_value_of_a_parameter(write: Write, text: str, line: int, path: str) -> None:

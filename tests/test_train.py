@@ -609,7 +609,7 @@ def test_a_bug_before_the_first_step_is_a_result_too(monkeypatch: pytest.MonkeyP
     def bug(*args: Any, **kwargs: Any) -> None:
         raise KeyError("no such thing")
 
-    monkeypatch.setattr(training, "build", bug)
+    monkeypatch.setattr(training, "started", bug)
     assert train(trial(), arrays()).result["error"]["type"] == "KeyError"
 
 

@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ablate.cli import catalogue, studies
+from ablate.cli import catalogue, cost, diff, eject, export, search, studies
 from ablate.errors import UserError
 
-COMMANDS = (studies, catalogue)
+COMMANDS = (studies, cost, diff, search, export, eject, catalogue)
 """Each adds its subparsers, in the order in which ``ablate --help`` lists them."""
 
 

@@ -14,6 +14,7 @@ def add(commands: Commands) -> None:
     blocks = commands.add_parser("blocks", help="the blocks that a spec can name, or one block's parameters")
     blocks.add_argument("name", nargs="?", metavar="BLOCK")
     blocks.add_argument("--format", choices=FORMATS, default="terminal")
+    blocks.add_argument("--markdown", action="store_true", help="the page of all blocks, or one block's part of it")
     blocks.set_defaults(command=_blocks)
 
     new = commands.add_parser("new", help="write a commented file to start from")
@@ -24,6 +25,7 @@ def add(commands: Commands) -> None:
     study.set_defaults(command=_new_study)
 
     schema = commands.add_parser("schema", help="the JSON Schema of specs, for editors")
+    schema.add_argument("--space", action="store_true", help="that of search spaces")
     schema.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there")
     schema.set_defaults(command=_schema)
 
@@ -31,6 +33,8 @@ def add(commands: Commands) -> None:
 def _blocks(options: argparse.Namespace) -> int:
     from ablate import describe
 
+    if options.markdown:
+        return _blocks_page(options.name)
     if options.name is None:
         print_table(describe.blocks(), options.format)
         return 0
@@ -38,6 +42,16 @@ def _blocks(options: argparse.Namespace) -> int:
         print_table(describe.block(options.name), options.format)
     except KeyError as error:
         raise UserError(Problem(f"no block '{options.name}'", hint=str(error.args[0]))) from None
+    return 0
+
+
+def _blocks_page(name: str | None) -> int:
+    from ablate import blocks_page
+
+    try:
+        print(blocks_page.page() if name is None else blocks_page.section(name), end="")
+    except KeyError as error:
+        raise UserError(Problem(f"no block '{name}'", hint=str(error.args[0]))) from None
     return 0
 
 
@@ -51,13 +65,14 @@ def _new_study(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    from ablate.schema import spec_schema_text
+    from ablate.schema import space_schema_text, spec_schema_text
 
+    text = space_schema_text() if options.space else spec_schema_text()
     if options.output is None:
-        print(spec_schema_text(), end="")
+        print(text, end="")
         return 0
     try:
-        options.output.write_text(spec_schema_text(), encoding="utf-8")
+        options.output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{options.output}: {error.strerror}") from None
     return 0

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ablate.errors import UserError
 
 if TYPE_CHECKING:
     from ablate.design import StudyPlan
+    from ablate.diagram import Drawing
     from ablate.report.tables import Table
     from ablate.spec import Spec
 
@@ -27,6 +32,9 @@ def settable(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", dest="sets", help="change one path of the spec"
     )
+    parser.add_argument(
+        "--trust", action="store_true", help="let network.import name any code, which is run; only for specs you trust"
+    )
     parser.add_argument("--profile", metavar="NAME", help="one of the spec's profiles, between the spec and its levels")
 
 
@@ -40,7 +48,7 @@ def positive(text: str) -> int:
 def loaded(path: str, options: argparse.Namespace) -> Spec:
     from ablate.spec import load
 
-    return load(path, sets=options.sets, profile=options.profile)
+    return load(path, sets=options.sets, profile=options.profile, trust=options.trust)
 
 
 def load_plan(path: str, options: argparse.Namespace) -> StudyPlan:
@@ -59,11 +67,22 @@ def print_json(values: Any) -> None:
     print(json.dumps(values, indent=2, ensure_ascii=False))
 
 
+def write_svg(drawing: Drawing, file: Path, *, unchanged: bool = False) -> None:
+    """The picture of a network; with ``unchanged`` what did not change is folded."""
+    from ablate.diagram import fold, svg
+
+    try:
+        file.write_text(svg(fold(drawing, unchanged=unchanged)), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    print(f"wrote {file}", file=sys.stderr)
+
+
 def again(options: argparse.Namespace) -> str:
     """The spec with the options that a command on it takes once more."""
     profile = ["--profile", options.profile] if options.profile else []
     sets = [word for text in options.sets for word in ("--set", text)]
-    return shlex.join([options.spec, *profile, *sets])
+    return shlex.join([options.spec, *profile, *sets, *(["--trust"] if options.trust else [])])
 
 
 def values_of(table: Table) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from ablate.cli.common import (
     settable,
     takes_spec,
     values_of,
+    write_svg,
 )
 from ablate.errors import Problem, UserError
 
@@ -38,6 +39,7 @@ def add(commands: Commands) -> None:
     show.add_argument("--variant", help="a variant's name: explained in words too; without it, the spec as written")
     show.add_argument("--json", action="store_true", help="the layers, and the variant's explanation, as values")
     show.add_argument("--mermaid", action="store_true", help="the diagram, as Mermaid text")
+    show.add_argument("--svg", type=Path, metavar="FILE", help="write the diagram there, equal repeats drawn once")
     show.add_argument("--format", choices=FORMATS, default="terminal")
     show.set_defaults(command=_show)
 
@@ -97,7 +99,7 @@ def _of_spec(problem: Problem, path: str) -> Problem:
 def _show(options: argparse.Namespace) -> int:
     from ablate import describe, words
     from ablate.design import as_written
-    from ablate.diagram import mermaid
+    from ablate.diagram import drawing_of, kinds_of, mermaid
     from ablate.facts import explain
 
     facts = None
@@ -107,6 +109,8 @@ def _show(options: argparse.Namespace) -> int:
         plan = load_plan(options.spec, options)
         variant = plan.variant(options.variant)
         facts = explain(plan, variant)
+    if options.svg is not None:
+        write_svg(drawing_of(variant.network.graph, variant.name, kinds_of(variant.network.written)), options.svg)
     layers = describe.layers(variant)
     if options.mermaid:
         print(mermaid(variant.network.graph), end="")

@@ -188,7 +188,7 @@ def _checked_level(
 ) -> Level:
     assignments = []
     for path, (value, at, value_at) in patch.items():
-        problem = level_path_problem(path)
+        problem = level_path_problem(path, value)
         if problem:
             collector.extend([Problem(problem[0], path, at, problem[1])])
         else:

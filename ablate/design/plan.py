@@ -21,12 +21,13 @@ from ablate.design.own_keys import own_key_problems, without_repeats
 from ablate.design.variant import Variant
 from ablate.errors import Problem, UserError, did_you_mean
 from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec
-from ablate.network import Network, check_parameters_used, read_network
+from ablate.network import Network, Permission, check_parameters_used, read_network, with_weights
 from ablate.recipe import check_recipe
 from ablate.spec import Spec, apply, read_data, read_paper, read_section, read_train
 from ablate.trainable import resolve
 
 MOST_TRIALS = 100_000
+COUNTS = ("params", "flops")
 
 
 @dataclass
@@ -102,6 +103,7 @@ def study_plan(spec: Spec) -> StudyPlan:
     _refuse_no_ops(variants, combined.kept, collector)
     _check_published(paper, variants, collector)
     _check_columns(report, variants, collector)
+    _check_seeds_of_weights(variants, seeds, collector)
     collector.raise_if_any()
     return StudyPlan(spec, tree, variants, seeds, execution, report, paper, ablation.design)
 
@@ -123,6 +125,14 @@ def _check_published(paper: list[PaperClaim], variants: list[Variant], collector
         for name in claim.values:
             if name not in names:
                 collector.add(("paper", index, "values", name), f"no variant '{name}'", did_you_mean(name, names))
+        for name in claim.not_reproducible:
+            if name not in claim.values:
+                message = f"nothing is published for '{name}'"
+                collector.add(("paper", index, "not_reproducible", name), message, did_you_mean(name, claim.values))
+        for key in ("printed_to", "not_reproducible"):
+            if key in claim.model_fields_set and claim.metric not in COUNTS:
+                message = f"is about counts, and '{claim.metric}' is measured with an error"
+                collector.add(("paper", index, key), message, "metric: params, or flops")
 
 
 def _check_columns(report: ReportSpec, variants: list[Variant], collector: Collector) -> None:
@@ -192,13 +202,15 @@ def _variant(
     if section is None:
         own.add(("network",), "missing: which network?", "extends: a model, or give network.graph")
     elif shape:
-        network = read_network(section, shape, classes, own, applied.removed_nodes)
+        permission = Permission(spec.folder, spec.trusted)
+        network = read_network(section, shape, classes, own, applied.removed_nodes, permission)
     else:
         read_network(section, (3, 32, 32), 10, own, applied.removed_nodes)
     if not levels:
         check_parameters_used(applied.tree, own)
     if network is not None:
-        _check_output(network, classes, own)
+        network = with_weights(network, own, base=spec.folder, trusted=weights_are_trusted(spec))
+        check_output(network, classes, own)
     if train is not None and data is not None:
         _check_protocol(train, data, own)
         if shape:
@@ -233,6 +245,23 @@ def root_is_trusted(spec: Spec) -> bool:
     return any(assignment.path == ("data", "root") for assignment in spec.sets)
 
 
+def weights_are_trusted(spec: Spec) -> bool:
+    return any(assignment.path == ("network", "init", "from") for assignment in spec.sets)
+
+
+def _check_seeds_of_weights(variants: list[Variant], seeds: list[int], collector: Collector) -> None:
+    """Each trial starts from the weights of its own seed's trial: the study that it starts from has to have one."""
+    for variant in variants:
+        weights = variant.network.weights
+        known = weights.source.seeds if weights is not None else None
+        missing = [str(seed) for seed in seeds if known is not None and seed not in known]
+        if missing:
+            has = ", ".join(map(str, known or ()))
+            place = yamlfile.place_of(variant.tree, ("network", "init", "from"), key=False)
+            message = f"there are no weights of seed {', '.join(missing)}: the study's seeds are {has}"
+            collector.extend([Problem(message, "network.init.from", place, "give ablation.seeds some of these")])
+
+
 def _at_data(error: UserError, tree: yamlfile.Mapping) -> list[Problem]:
     """The problems of a data set, at the place of the ``data`` section where they have none."""
     place = yamlfile.place_of(tree, ("data", "name"))
@@ -242,7 +271,7 @@ def _at_data(error: UserError, tree: yamlfile.Mapping) -> list[Problem]:
     ]
 
 
-def _check_output(network: Network, classes: int, collector: Collector) -> None:
+def check_output(network: Network, classes: int, collector: Collector) -> None:
     """The loss would take scores of more classes than there are, and say nothing."""
     graph = network.graph
     shape = graph.shape(graph.output)
@@ -268,7 +297,7 @@ def _check_protocol(train: TrainSpec, data: DataSpec, collector: Collector) -> N
 
 
 def _merge_duplicates(variants: list[Variant]) -> None:
-    first: dict[tuple[str, str | None], str] = {}
+    first: dict[tuple[str | None, ...], str] = {}
     for variant in variants:
         known = first.setdefault(variant.sameness, variant.name)
         variant.duplicate_of = None if known == variant.name else known

@@ -56,10 +56,14 @@ class Variant:
         return {
             "format": IDENTITY_FORMAT,
             "network": self.network.graph.canonical,
-            "init": self.network.init.model_dump(mode="json"),
+            "init": self.network.init.model_dump(mode="json") | self._loaded(),
             "train": self.train.identity() | self.trainable.identity(self.network.graph),
             "data": self.data.identity(),
         }
+
+    def _loaded(self) -> dict[str, str]:
+        """By content, and only where there is some: the others keep their identities."""
+        return {"weights": self.network.weights.identity()} if self.network.weights else {}
 
     @cached_property
     def identity(self) -> str:
@@ -67,12 +71,13 @@ class Variant:
         return digest(self.identity_parts)
 
     @property
-    def sameness(self) -> tuple[str, str | None]:
+    def sameness(self) -> tuple[str | None, ...]:
         """Equal for variants that are one network with one recipe on one folder of data.
 
         The identity leaves out where the data lie, since a trial's hash has their content; nothing is read here yet.
+        Of the weights that a study gives, a seed each, it has the first seed's.
         """
-        return self.identity, self.data.root
+        return self.identity, self.data.root, self.network.weights.source.key if self.network.weights else ""
 
     def inactive_factors(self) -> frozenset[str]:
         """The factors whose level changes nothing here because what it changes is not in this variant."""
@@ -91,4 +96,6 @@ def trial_hash(variant: Variant, seed: int, content_hash: str, numerics: Mapping
 
     128 bits of SHA-256. Equal hashes mean equal results, bit for bit, on one kind of machine.
     """
-    return digest([variant.identity, variant.network.graph.seeding_names, content_hash, seed, dict(numerics)])
+    parts = [variant.identity, variant.network.graph.seeding_names, content_hash, seed, dict(numerics)]
+    weights = variant.network.weights
+    return digest([*parts, weights.loading(seed).digest] if weights else parts)

@@ -7,18 +7,22 @@ place, before the first error is raised.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import fx
 
 from ablate.block import INIT_RECIPES, Shape, Start
-from ablate.collect import Collector, Path
+from ablate.collect import Collector, Orphan, Path, dotted
 from ablate.diagnose import problems, shown
 from ablate.errors import did_you_mean, listed
 from ablate.expression import names_in, substitute
 from ablate.graph import Graph, GraphBuilder, GraphError, Reported, takes_start
+from ablate.importing.graph import Import
 from ablate.insert import Insertion, InsertionError, insert
 from ablate.network.composites import check_composites_used, declare
 from ablate.network.edits import Edits
@@ -33,10 +37,14 @@ from ablate.network.entries import (
     place_entries,
     read_entries,
 )
+from ablate.network.imports import NOTHING_TRUSTED, Permission, read_import
 from ablate.network.insertions import check_places, read_insertions, report_insertion
-from ablate.pattern import Pattern, nearest
+from ablate.pattern import Pattern
+from ablate.weights import Weights, read_weights, started
+from ablate.yamlfile import place_of
 
-NETWORK_KEYS = ("params", "blocks", "graph", "set", "defaults", "insert", "init")
+OF_WEIGHTS = ("rename", "strict", "download")
+NETWORK_KEYS = ("params", "blocks", "graph", "import", "args", "set", "defaults", "insert", "init")
 
 
 class _Model(BaseModel):
@@ -68,6 +76,12 @@ StartSpec = Annotated[
 ]
 
 
+NewName = Annotated[
+    str | list[str],
+    Field(description="the name here, \\1 a group; a list of names: cut along the first axis into as many"),
+]
+
+
 class InitSpec(_Model):
     """How parameters start."""
 
@@ -80,6 +94,24 @@ class InitSpec(_Model):
     set: dict[str, StartSpec] = Field(
         default_factory=dict, exclude=True, description="pattern on the finished graph → how those nodes start"
     )
+    # So are these: what is loaded has its own part of the identity, by content.
+    from_: str | None = Field(
+        None,
+        alias="from",
+        exclude=True,
+        description="weights to start from: a file (.safetensors, .pt, .pth), study:FOLDER/VARIANT, torchvision:NAME",
+    )
+    rename: dict[str, NewName] = Field(
+        default_factory=dict,
+        exclude=True,
+        description="regular expression on the file's names → ours, \\1 a group; the first that matches the whole acts",
+    )
+    strict: bool = Field(
+        True, exclude=True, description="false loads what matches and lists the rest; true refuses any rest"
+    )
+    download: bool = Field(
+        False, exclude=True, description="fetch the weights of torchvision:NAME if they are not in torch's cache"
+    )
 
 
 @dataclass(frozen=True)
@@ -90,6 +122,39 @@ class Network:
     graph: Graph
     insertions: tuple[Insertion, ...]
     init: InitSpec
+    weights: Weights | None = None
+    """What ``init.from`` names, held against the graph."""
+    source: Import | None = None
+    """Of an imported network: where it comes from."""
+
+    def built(self, seed: int, weights_of: int | None = None) -> fx.GraphModule:
+        """The module as the training of a seed starts: initialised by name, with the weights that it starts from.
+
+        ``weights_of`` names the seed whose trial's weights are taken, where they are a study's (``seed`` otherwise).
+        """
+        loading = self.weights.loading(seed if weights_of is None else weights_of) if self.weights else None
+        return started(self.graph, seed=seed, recipe=self.init.recipe, loading=loading)
+
+
+def with_weights(network: Network, collector: Collector, *, base: FilePath, trusted: bool = False) -> Network:
+    """The network with what its ``init.from`` names; what is wrong with that goes to ``collector``.
+
+    A file or a study lies beneath ``base``, the spec's folder, unless the command line names it (``trusted``).
+    """
+    init = network.init
+    if init.from_ is None:
+        return network
+    weights = read_weights(
+        init.from_,
+        init.rename,
+        network.graph,
+        collector,
+        base=base,
+        strict=init.strict,
+        trusted=trusted,
+        download=init.download,
+    )
+    return replace(network, weights=weights)
 
 
 def read_network(
@@ -98,6 +163,7 @@ def read_network(
     classes: int,
     collector: Collector,
     removed: frozenset[str] = frozenset(),
+    permission: Permission = NOTHING_TRUSTED,
 ) -> Network | None:
     """The network of a spec. What is wrong goes to ``collector``, and the answer is then ``None``.
 
@@ -116,11 +182,21 @@ def read_network(
     edits = Edits(section, reading)
     reading = replace(reading, open_defaults=edits.open_defaults())
     inner = replace(reading, names={**names, CHANNELS: input_shape[0]})
-    entries = read_entries(section.get("graph"), inner, (*path, "graph"))
+    source: Import | None = None
+    entries: list[Entry] | None = None
+    if "import" not in section:
+        entries = read_entries(section.get("graph"), inner, (*path, "graph"))
     # What is wrong with an insertion does not keep the graph from being built, and its patterns from being tried.
     sound = not any(_concerns_graph(problem.path) for problem in collector.problems[before:])
     insertions, places = read_insertions(section.get("insert", {}), reading)
-    written = _written(section["graph"], entries, input_shape, classes, edits) if sound and entries else None
+    written: Graph | None = None
+    if "import" in section:
+        found = read_import(section, names, input_shape, classes, collector, permission)
+        written, source = found or (None, None)
+    elif "args" in section:
+        collector.add((*path, "args"), "arguments of no import", "network.import names a model")
+    if sound and entries:
+        written = _written(section["graph"], entries, input_shape, classes, edits)
     if written is not None:
         check_places(written, places, section, collector)
     if len(collector.problems) > before or init is None or written is None:
@@ -132,7 +208,7 @@ def read_network(
     starts = _starts(init, graph, collector)
     if len(collector.problems) > before:
         return None
-    return Network(written, graph.with_starts(starts), tuple(insertions), init)
+    return Network(written, graph.with_starts(starts), tuple(insertions), init, source=source)
 
 
 def _concerns_graph(path: str) -> bool:
@@ -143,6 +219,10 @@ def _written(
     section: Mapping[str, Any], entries: list[Entry], input_shape: Shape, classes: int, edits: Edits
 ) -> Graph | None:
     collector = edits.reading.collector
+    if not edits.sets and not edits.defaults:
+        wanted = _Wanted(entries, output_of(section, entries), input_shape, classes)
+        if (known := _unedited(wanted)) is not None:
+            return known
     edits.leaves_spreads = edits.spreads
     builder = GraphBuilder(input_shape, classes, edits)
     output = place_entries(entries, output_of(section, entries), builder, collector)
@@ -151,6 +231,29 @@ def _written(
         edits.again()
         builder = GraphBuilder(input_shape, classes, edits)
         output = place_entries(entries, output_of(section, entries), builder, collector)
+    return None if output is None else builder.finish(output)
+
+
+class _Wanted:
+    """Entries that no ``set`` and no ``defaults`` change: equal ones make one graph, which a search makes once."""
+
+    def __init__(self, entries: list[Entry], output: str, input_shape: Shape, classes: int) -> None:
+        self.entries, self.output, self.input_shape, self.classes = entries, output, input_shape, classes
+        rows = [(e.name, e.block, e.params.model_dump_json(), e.sources, e.repeat, e.bypassed) for e in entries]
+        self.key = (tuple(rows), output, input_shape, classes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Wanted) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@lru_cache(maxsize=8)
+def _unedited(wanted: _Wanted) -> Graph | None:
+    """The graph, which nothing ever changes; ``None`` where it can't be, which is then said to who asks."""
+    builder = GraphBuilder(wanted.input_shape, wanted.classes)
+    output = place_entries(wanted.entries, wanted.output, builder, Collector(None))
     return None if output is None else builder.finish(output)
 
 
@@ -188,10 +291,35 @@ def check_parameters_used(tree: Mapping[str, Any], collector: Collector) -> None
 
 def _init(section: object, collector: Collector, path: Path) -> InitSpec | None:
     try:
-        return InitSpec.model_validate(section)
+        init = InitSpec.model_validate(section)
     except ValidationError as error:
         collector.extend(problems(error, collector.tree, path, model=InitSpec))
         return None
+    for key in OF_WEIGHTS if init.from_ is None else ():
+        if key in mapping(section, "keys to values", collector, path):
+            _without_weights(key, getattr(init, key), collector, (*path, key))
+    return init
+
+
+def _without_weights(key: str, value: Any, collector: Collector, path: Path) -> None:
+    """What says how weights are loaded, without any: a mistake, but where it is a level that brings them."""
+    ablation = collector.tree.get("ablation")
+    if not any(path.startswith("network.init") for path in _level_paths(ablation)):
+        collector.add(path, "has no use without init.from", "give from, or leave it out")
+        return
+    place = place_of(collector.tree, path)
+    collector.orphans.append(Orphan(dotted(path), value, place.layer if place else "spec"))
+
+
+def _level_paths(value: Any) -> Iterator[str]:
+    """Every key of the ablation, and what stands under ``path``: the dotted paths of levels are among them."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(item if key == "path" else key)
+            yield from _level_paths(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _level_paths(item)
 
 
 def _parameters(section: object, collector: Collector, path: Path) -> dict[str, int | float]:
@@ -224,8 +352,7 @@ def _starts(init: InitSpec, graph: Graph, collector: Collector) -> dict[str, Sta
             collector.add(path, str(error))
             continue
         if not places:
-            hint = f"nearest: {nearest(text, graph.places)}"
-            collector.add(path, f"pattern '{text}' matches nothing", hint)
+            collector.add(path, f"pattern '{text}' matches nothing", graph.why_nothing(Pattern(text)))
         for node in dict.fromkeys(node.name for place in places for node in graph.in_scope(place)):
             if owners.setdefault(node, text) != text:
                 message = f"'{owners[node]}' sets the start of '{node}' already"
@@ -239,7 +366,8 @@ def _starts(init: InitSpec, graph: Graph, collector: Collector) -> dict[str, Sta
             collector.add(path, f"has no effect: {listed(owned)} {'has' if len(owned) == 1 else 'have'} no {what}")
         for node in owned:
             # A scope has nodes without parameters; and the network's own recipe is no start of its own.
-            if node not in takers or starts[node].kind == init.recipe:
+            # With weights it is one: the node starts anew, and is not loaded.
+            if node not in takers or (starts[node].kind == init.recipe and init.from_ is None):
                 del starts[node]
     return starts
 

@@ -117,15 +117,20 @@ class _Published:
     metric: str
     values: Mapping[str, tuple[float, float]]
     """name → (value, plus_minus)"""
+    printed_to: float | None = None
+    not_reproducible: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> _Published:
         label = str(entry.get("title", "paper"))
         if entry.get("table") is not None:
             label += f" Table {entry['table']}"
-        return cls(label, str(entry["metric"]), {name: _published(value) for name, value in entry["values"].items()})
+        values = {name: _published(value) for name, value in entry["values"].items()}
+        reasons = entry.get("not_reproducible") or {}
+        return cls(label, str(entry["metric"]), values, entry.get("printed_to"), reasons)
 
 
+COST_VERDICTS = "Verdict on a cost: reproduced if it rounds to the published number, to the digits that were printed."
 _Part = tuple[Column, Callable[[_Arm], Cell]]
 
 
@@ -305,7 +310,7 @@ def _paper_parts(paper: _Published, alone: bool) -> list[_Part]:
         if arm.name not in paper.values:
             return Cell()
         value, plus_minus = paper.values[arm.name]
-        text = format_value(metric, value)
+        text = format_published(metric, value, paper.printed_to)
         if not plus_minus:
             return Cell(text, value)
         interval = stats.Interval(value - plus_minus, value + plus_minus)
@@ -315,13 +320,23 @@ def _paper_parts(paper: _Published, alone: bool) -> list[_Part]:
         if arm.name not in paper.values:
             return Cell()
         if metric in COSTS:
-            return Cell(stats.verdict_exact(arm.cost(metric), *paper.values[arm.name]))
+            return verdict_on_cost(
+                arm.cost(metric), *paper.values[arm.name], paper.printed_to, paper.not_reproducible.get(arm.name)
+            )
         return Cell(stats.verdict(arm.values(metric).values(), *paper.values[arm.name]))
 
     return [
         (Column(paper.label, unit_of(metric), "right", "estimate" if uncertain else "number"), published),
         (Column("verdict" if alone else f"verdict on {paper.label}"), verdict),
     ]
+
+
+def verdict_on_cost(
+    value: float | None, published: float, plus_minus: float, printed_to: float | None, reason: str | None
+) -> Cell:
+    """The verdict on parameters or FLOPs; with a ``reason`` why none could have it, that as a footnote."""
+    found = stats.verdict_exact(value, published, plus_minus, printed_to=printed_to, impossible=reason is not None)
+    return Cell(found, note=reason or "" if found == "not reproducible" else "")
 
 
 def _trials_cell(arm: _Arm) -> Cell:
@@ -418,7 +433,7 @@ def _footnotes(
             "seeds or more), differs if outside, inconclusive where the seeds are too few or do not vary."
         )
     if any(paper.metric in COSTS for paper in papers):
-        yield "Verdict on a cost: reproduced if it rounds to the published number."
+        yield COST_VERDICTS
 
 
 def _protocol(arms: list[_Arm]) -> Iterable[str]:
@@ -458,8 +473,20 @@ def format_value(name: str, value: float, sign: bool = False) -> str:
     return f"{value:{'+z' if sign else 'z'},.{decimals}f}".replace("-", "−")
 
 
+def format_published(name: str, value: float, printed_to: float | None = None) -> str:
+    """A published number; with ``printed_to`` to that digit, as the paper has it: ``28.0 M``."""
+    if printed_to is None:
+        return format_value(name, value)
+    size, prefix = next(((size, prefix) for size, prefix in PREFIXES if abs(value) >= size), (1.0, ""))
+    digits = max(0, round(math.log10(size / printed_to)))
+    return f"{value / size:,.{digits}f} {prefix}".strip()
+
+
+PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
 def _with_prefix(value: float) -> str:
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, prefix in PREFIXES:
         # Compared after rounding, so that 999,999 is 1.000 M and not 1000 k.
         if float(f"{abs(value):.4g}") >= size:
             scaled = value / size

@@ -47,9 +47,9 @@ def keys_of(parts: tuple[str, ...], value: Any) -> tuple[str, ...]:
     """The keys that a dotted path means: patterns, which have dots of their own, stay whole.
 
     ``network.set.stage*.*.conv2.kernel`` sets a parameter, the last part; with a mapping or null as its value the path
-    ends in the pattern. What comes after ``network.init.set`` is a pattern.
+    ends in the pattern. What comes after ``network.init.set`` or ``.rename`` is a pattern.
     """
-    if parts[:3] == ("network", "init", "set") and len(parts) > 3:
+    if parts[:3] in (("network", "init", "set"), ("network", "init", "rename")) and len(parts) > 3:
         return (*parts[:3], ".".join(parts[3:]))
     if parts[:2] != ("network", "set") or len(parts) < 4:
         return parts
@@ -72,6 +72,8 @@ class Spec:
     """The name of the profile that was chosen."""
     profiled: tuple[Assignment, ...] = ()
     """What that profile assigns."""
+    trusted: bool = False
+    """Whether the command line lets it import any code (``--trust``)."""
 
     @property
     def name(self) -> str:
@@ -96,12 +98,12 @@ def apply(spec: Spec, *phases: Iterable[Assignment]) -> Applied:
     come first, so that a level can replace an insertion and another set a parameter of it.
     ``UserError`` for a null that removes nothing, and for a path that leads through a plain value.
     """
-    applied = Applied(copy.deepcopy(spec.tree))
+    ordered = [a for phase in (spec.profiled, *phases, spec.sets) for a in sorted(phase, key=lambda a: len(a.path))]
+    applied = Applied(_copied(spec.tree, ordered))
     applied.tree.pop("profiles", None)
     if spec.profile is not None:
         applied.tree["profile"] = spec.profile
     removed: list[tuple[str, ...]] = []
-    ordered = [a for phase in (spec.profiled, *phases, spec.sets) for a in sorted(phase, key=lambda a: len(a.path))]
     found: list[Problem] = []
     for assignment in ordered:
         path = assignment.path
@@ -121,6 +123,15 @@ def apply(spec: Spec, *phases: Iterable[Assignment]) -> Applied:
     nodes = {node for path in removed if (node := removed_node(path))} | spec.removed_nodes
     applied.removed_nodes = frozenset(nodes).difference(_nodes(applied.tree))
     return applied
+
+
+def _copied(tree: yamlfile.Mapping, assignments: list[Assignment]) -> yamlfile.Mapping:
+    """A copy to be changed. The levels of a large study are most of its tree: they are shared, unless one changes."""
+    if any(assignment.path[0] == "ablation" for assignment in assignments):
+        return copy.deepcopy(tree)
+    ablation = tree.get("ablation")
+    levels = [value for value in ablation.values() if isinstance(value, dict)] if isinstance(ablation, dict) else []
+    return copy.deepcopy(tree, {id(value): value for value in levels})
 
 
 def _nodes(tree: Mapping[str, Any]) -> Iterable[str]:

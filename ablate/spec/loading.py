@@ -40,11 +40,12 @@ def load(
     *,
     sets: Mapping[str, Any] | Iterable[str] = (),
     profile: str | None = None,
+    trust: bool = False,
 ) -> Spec:
     """Read a spec from a file or a mapping. ``sets`` are ``path=value`` texts, or a mapping of path → value.
 
-    ``profile`` chooses one of the spec's profiles. The tree's outline is checked here; networks, levels and variants by
-    ``design.study_plan``.
+    ``profile`` chooses one of the spec's profiles; ``trust`` lets ``network.import`` name any code. The tree's outline
+    is checked here; networks, levels and variants by ``design.study_plan``.
     """
     removed: set[str] = set()
     if isinstance(source, Mapping):
@@ -59,7 +60,7 @@ def load(
     known = profiles.read_profiles(tree)
     entries = profiles.chosen(known, profile) if profile is not None else ()
     profiled = tuple(_profiled(entry, f"--profile {profile}") for entry in entries)
-    return Spec(tree, file, folder, _read_sets(sets), frozenset(removed), profile, profiled)
+    return Spec(tree, file, folder, _read_sets(sets), frozenset(removed), profile, profiled, trust)
 
 
 def _profiled(entry: profiles.Entry, layer: str) -> Assignment:
@@ -70,6 +71,7 @@ def _extended(
     tree: yamlfile.Mapping, folder: Path, top: Path, seen: tuple[Path, ...], removed: set[str]
 ) -> yamlfile.Mapping:
     """``tree`` merged over what it extends, which stays beneath ``top``. ``removed`` gets the nodes removed."""
+    tree = _with_networks(tree, folder, top, seen, removed)
     collector = Collector(tree)
     parent_name = tree.get("extends")
     if parent_name is None:
@@ -98,6 +100,42 @@ def _extended(
     _check_added(parent, child, collector)
     collector.raise_if_any()
     return _merged(parent, child, ())
+
+
+def _with_networks(
+    tree: yamlfile.Mapping, folder: Path, top: Path, seen: tuple[Path, ...], removed: set[str]
+) -> yamlfile.Mapping:
+    """``tree`` with the networks that its levels take from other files: ``network: {extends: FILE, …}``.
+
+    The file is seen from this one and stays beneath ``top``; what stands beside ``extends`` changes that network.
+    """
+    whole = copy.deepcopy(tree)
+    for patch in _patches(whole.get("ablation")):
+        network = patch.get("network")
+        if not isinstance(network, yamlfile.Mapping) or "extends" not in network:
+            continue
+        child = copy.deepcopy(network)
+        own = {"extends": child.pop("extends"), **({"network": child} if child else {})}
+        places = {"extends": network.keys_at["extends"], "network": patch.keys_at["network"]}
+        stub = yamlfile.Mapping(own, places, {**places, "extends": network.values_at["extends"]})
+        found = _extended(stub, folder, top, seen, removed).get("network")
+        if not isinstance(found, yamlfile.Mapping):
+            collector = Collector(stub)
+            collector.add(("extends",), f"'{own['extends']}' has no network", key=False)
+            raise UserError(collector.problems)
+        patch["network"] = found
+    return whole
+
+
+def _patches(ablation: Any) -> Iterable[yamlfile.Mapping]:
+    """What may be a patch in an ablation: of a variant, of a component, of a factor's level."""
+    section = ablation if isinstance(ablation, dict) else {}
+    groups = [section.get("variants"), section.get("components")]
+    factors = section.get("factors")
+    groups += factors.values() if isinstance(factors, dict) else ()
+    for group in groups:
+        if isinstance(group, dict):
+            yield from (patch for patch in group.values() if isinstance(patch, yamlfile.Mapping))
 
 
 def _check_added(parent: yamlfile.Mapping, child: yamlfile.Mapping, collector: Collector) -> None:
@@ -239,12 +277,20 @@ def _read_sets(sets: Mapping[str, Any] | Iterable[str]) -> tuple[Assignment, ...
             problems_found.append(Problem(f"--set {path}: {problem[0]}", hint=problem[1]))
         else:
             place = Place("--set", 1, 1, "--set")
-            if path == "data.root" and isinstance(value, str):
-                value = str(Path(value).expanduser().absolute())  # a path on the command line starts where the user is
+            if isinstance(value, str):
+                value = _from_here(path, value)
             found.append(Assignment(split_path(path), relayered(value, "--set"), place, "--set"))
     if problems_found:
         raise UserError(problems_found)
     return tuple(found)
+
+
+def _from_here(path: str, value: str) -> str:
+    """A path on the command line starts where the user is."""
+    kind, colon, rest = value.partition(":")
+    if path == "network.init.from" and colon and kind in ("study", "torchvision"):
+        return f"study:{_from_here('data.root', rest)}" if kind == "study" else value
+    return str(Path(value).expanduser().absolute()) if path in ("data.root", "network.init.from") else value
 
 
 def _set_pairs(sets: Mapping[str, Any] | Iterable[str]) -> Iterable[tuple[str, Callable[[], Any]]]:

@@ -43,7 +43,12 @@ OPTIONAL_SECTIONS = frozenset(
         ("network", "blocks"),
         ("network", "set"),
         ("network", "defaults"),
+        ("network", "graph"),
+        ("network", "import"),
+        ("network", "args"),
         ("network", "init", "set"),
+        ("network", "init", "from"),
+        ("network", "init", "rename"),
         ("data", "val"),
         ("data", "limit"),
         ("data", "augment"),
@@ -84,8 +89,8 @@ def is_open(path: tuple[str, ...]) -> bool:
     if path[1:2] == ("blocks",):
         return len(path) == 3 or (len(path) == 5 and path[3] in ("graph", "params"))
     if len(path) == 3:
-        return path[1] in ("graph", "insert", "params", "set", "defaults")
-    return len(path) == 4 and path[1:3] == ("init", "set")
+        return path[1] in ("graph", "insert", "params", "set", "defaults", "args")
+    return len(path) == 4 and path[1:3] in (("init", "set"), ("init", "rename"))
 
 
 def null_problem(path: tuple[str, ...]) -> tuple[str, str] | None:
@@ -138,13 +143,19 @@ def section_problem(path: str, value: Any) -> tuple[str, str] | None:
     return (wrong, "") if wrong else None
 
 
-def level_path_problem(path: str) -> tuple[str, str] | None:
-    """Why a level can't assign ``path``: a level changes the network, the data or the recipe."""
+def level_path_problem(path: str, value: Any = None) -> tuple[str, str] | None:
+    """Why a level can't assign ``path``: a level changes the network, the data or the recipe.
+
+    It may put another network in the place of the spec's: a whole one, with a graph or an import.
+    """
     head, may_change = path.split(".")[0], ("network", "data", "train")
     if head not in may_change:
         return f"{shown(path)} is not a path that a level may change", did_you_mean(head, may_change)
+    if path == "network" and isinstance(value, dict) and not {"graph", "import"}.isdisjoint(value):
+        return None
     if len(path.split(".")) < 2:
-        return f"{shown(path)} is a whole section", "name a path within it"
+        whole = ", or take a whole one: network: {extends: FILE}" if path == "network" else ""
+        return f"{shown(path)} is a whole section", f"name a path within it{whole}"
     return path_problem(path)
 
 
