@@ -1,6 +1,6 @@
 """Writes docs/importing.md's table: which of torchvision's models `network.import` takes. About 20 minutes.
 
-    python docs/build_imports.py [MODEL ...]      (without names: all of them)
+    python docs/build_imports.py [MODEL ...]      (with names: those rows anew)
 
 Each model is imported, built, and run beside the original in evaluation and in training, on 2 made-up images.
 """
@@ -30,6 +30,7 @@ NEEDS = {
 }
 """Arguments without which a model has no one output in both modes."""
 SEED = 3
+COLUMNS = 5
 
 
 def row(name: str) -> list[str]:
@@ -52,17 +53,21 @@ def row(name: str) -> list[str]:
 
 
 def main(names: list[str]) -> None:
-    rows = []
+    head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    old, _, tail = rest.partition(END)
+    rows = {cells[0]: cells for line in old.splitlines() if names and len(cells := _cells(line)) == COLUMNS}
     for name in names or origin.listed_models(MODULE):
-        rows.append(row(name))
-        print(*rows[-1], sep=" | ", flush=True)
+        rows[name] = row(name)
+        print(*rows[name], sep=" | ", flush=True)
         imported.imported.cache_clear()
         imported._description.cache_clear()
         origin.construct.cache_clear()
-    if not names:
-        head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        tail = rest.partition(END)[2]
-        PAGE.write_text(f"{head}{BEGIN}\n\n{table(rows)}\n{END}{tail}", encoding="utf-8")
+    known = [rows[name] for name in origin.listed_models(MODULE) if name in rows]
+    PAGE.write_text(f"{head}{BEGIN}\n\n{table(known)}\n{END}{tail}", encoding="utf-8")
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")]
 
 
 def table(rows: list[list[str]]) -> str:

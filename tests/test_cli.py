@@ -163,6 +163,17 @@ def test_show_lists_every_layer_and_its_total(tiny: Path, capsys: Captured) -> N
     assert int(nodes["total"]["params"]) == sum(int(row["params"]) for row in rows[:-1])
 
 
+@pytest.mark.parametrize("command", ["show", "cost"])
+def test_a_network_of_its_own_can_be_looked_at_without_data(command: str, capsys: Captured) -> None:
+    file = str(REPOSITORY / "specs" / "models" / "resnet20.yaml")
+    assert run(command, file) == 2
+    assert "--shape 3x224x224" in capsys.readouterr().err
+    assert run(command, file, "--shape", "3x32x32", "--classes", "10") == 0
+    assert "269,722" in capsys.readouterr().out  # as the CNNtention paper counts
+    assert run(command, file, "--classes", "10") == 2
+    assert "--classes goes with --shape" in capsys.readouterr().err
+
+
 def test_show_draws_mermaid_with_every_node(tiny: Path, capsys: Captured) -> None:
     assert run("show", str(tiny), "--mermaid") == 0
     drawn = capsys.readouterr().out

@@ -356,6 +356,37 @@ def test_no_node_of_an_import_writes_into_what_it_reads() -> None:
     assert changed == []
 
 
+LISTED = torchvision.models.list_models(module=torchvision.models)
+_SMALL = """
+    alexnet densenet121 densenet169 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_v2_s googlenet
+    inception_v3 convnext_tiny maxvit_t mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3 mobilenet_v2
+    mobilenet_v3_large mobilenet_v3_small regnet_x_1_6gf regnet_x_3_2gf regnet_x_400mf regnet_x_800mf
+    regnet_y_1_6gf regnet_y_3_2gf regnet_y_400mf regnet_y_800mf resnet101 resnet152 resnet18 resnet34 resnet50
+    resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0 squeezenet1_0
+    squeezenet1_1 swin_t swin_v2_t vgg11 vgg11_bn vit_b_16 vit_b_32
+"""
+SMALL = _SMALL.split()
+"""44 of them, those of fewer parameters: the page docs/importing.md has all."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_torchvisions_models_are_themselves(name: str) -> None:
+    arguments: dict[str, Any] = {"num_classes": 7}
+    if name in ("googlenet", "inception_v3"):
+        arguments |= {"aux_logits": False, "init_weights": False}
+    side = {"inception_v3": 299, "maxvit_t": 224, "vit_b_16": 224, "vit_b_32": 224}.get(name, 96)
+    graph, source = import_graph(Origin.of(f"torchvision.models:{name}", arguments), (3, side, side), 7)
+    assert differences(source, graph, build(graph, seed=3), images(side, 2), 3) == []
+
+
+def test_the_page_has_a_row_for_each_of_torchvisions_models() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "importing.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")][1:]
+    assert [row[1].strip() for row in rows if row[1].strip() in LISTED] == LISTED
+    assert {row[4].strip() for row in rows if row[1].strip() in LISTED} == {"yes"}
+
+
 # --- names and places ----------------------------------------------------------------------------------------------
 
 

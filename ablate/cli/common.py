@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.errors import UserError
+from ablate.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from ablate.design import StudyPlan
@@ -38,6 +38,20 @@ def settable(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", metavar="NAME", help="one of the spec's profiles, between the spec and its levels")
 
 
+def shapeable(parser: argparse.ArgumentParser) -> None:
+    """For commands that look at a network and train nothing: a file that says no data can be shown too."""
+    shape = "the images, for files that name no data; of 1,000 classes unless --classes says otherwise"
+    parser.add_argument("--shape", type=_shape, metavar="CxHxW", help=shape)
+    parser.add_argument("--classes", type=positive, metavar="N", help="how many classes, with --shape")
+
+
+def _shape(text: str) -> list[int]:
+    parts = text.lower().replace("×", "x").split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"'{text}' is no shape; write 3x224x224")
+    return [int(part) for part in parts]
+
+
 def positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -48,7 +62,24 @@ def positive(text: str) -> int:
 def loaded(path: str, options: argparse.Namespace) -> Spec:
     from ablate.spec import load
 
-    return load(path, sets=options.sets, profile=options.profile, trust=options.trust)
+    sets = [*options.sets, *_stand_ins(path, options)]
+    return load(path, sets=sets, profile=options.profile, trust=options.trust)
+
+
+def _stand_ins(path: str, options: argparse.Namespace) -> list[str]:
+    """With ``--shape``: data of that shape, and a name and a recipe where the file has none. Nothing is trained."""
+    from ablate.spec import load
+
+    shape, classes = getattr(options, "shape", None), getattr(options, "classes", None)
+    if shape is None:
+        if classes is not None:
+            raise UserError(Problem("--classes goes with --shape", hint="--shape 3x224x224"))
+        return []
+    written = load(path, profile=options.profile).tree
+    data = {"name": "fake", "shape": shape, "classes": classes or 1000, "count": {"train": 8, "test": 8}}
+    missing = {"name": Path(path).stem, "train": {"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.1}}}
+    values = {"data": data} | {key: value for key, value in missing.items() if key not in written}
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
 def load_plan(path: str, options: argparse.Namespace) -> StudyPlan:
@@ -82,7 +113,10 @@ def again(options: argparse.Namespace) -> str:
     """The spec with the options that a command on it takes once more."""
     profile = ["--profile", options.profile] if options.profile else []
     sets = [word for text in options.sets for word in ("--set", text)]
-    return shlex.join([options.spec, *profile, *sets, *(["--trust"] if options.trust else [])])
+    trust = ["--trust"] if options.trust else []
+    shape = ["--shape", "x".join(map(str, options.shape))] if getattr(options, "shape", None) else []
+    classes = ["--classes", str(options.classes)] if getattr(options, "classes", None) else []
+    return shlex.join([options.spec, *profile, *sets, *trust, *shape, *classes])
 
 
 def values_of(table: Table) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from ablate.cli.common import (
     positive,
     print_json,
     print_table,
+    shapeable,
     takes_spec,
     values_of,
 )
@@ -33,6 +34,7 @@ def add(commands: Commands) -> None:
         help="params, FLOPs, memory and latency: per variant beside the paper's numbers, per node, per insertion",
     )
     takes_spec(cost)
+    shapeable(cost)
     cost.add_argument("--variant", help="a variant's name; without it all variants, or where nothing varies the spec")
     cost.add_argument("--by", choices=BY, help="a row each (default: variant; with --variant: node)")
     cost.add_argument("--memory", action="store_true", help="what training keeps for the backward pass, and the peak")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablate.cli.common import FORMATS, Commands, loaded, print_json, print_table, settable, write_svg
+from ablate.cli.common import FORMATS, Commands, loaded, print_json, print_table, settable, shapeable, write_svg
 from ablate.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -33,21 +33,12 @@ def add(commands: Commands) -> None:
     diff.add_argument("b", metavar="B", help="SPEC, or SPEC:VARIANT; or a variant of A, with another after it")
     diff.add_argument("variant", nargs="?", metavar="VARIANT", help="of SPEC VARIANT VARIANT, the second")
     settable(diff)
-    shape = "the input, for network files that have no data: of 1,000 classes unless --classes says otherwise"
-    diff.add_argument("--shape", type=_shape, metavar="CxHxW", help=shape)
-    diff.add_argument("--classes", type=int, metavar="N", help="how many classes, with --shape")
+    shapeable(diff)
     diff.add_argument("--format", choices=FORMATS, default="terminal")
     diff.add_argument("--json", action="store_true", help="everything, as values")
     diff.add_argument("--mermaid", action="store_true", help="the picture, as Mermaid text")
     diff.add_argument("--svg", type=Path, metavar="FILE", help="write the picture there")
     diff.set_defaults(command=_diff)
-
-
-def _shape(text: str) -> list[int]:
-    parts = text.lower().replace("×", "x").split("x")
-    if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is no shape; write 3x224x224")
-    return [int(part) for part in parts]
 
 
 def _diff(options: argparse.Namespace) -> int:
@@ -93,23 +84,9 @@ def _side(text: str) -> tuple[str, str | None]:
 
 def _variant(path: str, name: str | None, options: argparse.Namespace) -> Variant:
     from ablate.design import as_written, study_plan
-    from ablate.spec import load
 
-    if options.shape is None and options.classes is not None:
-        raise UserError(Problem("--classes goes with --shape", hint="--shape 3x224x224"))
-    if options.shape is None:
-        spec = loaded(path, options)
-    else:
-        shown = {"name": "fake", "shape": options.shape, "classes": options.classes or 1000, "count": COUNT}
-        written = load(path).tree
-        recipe = {} if "train" in written else {"train": RECIPE}
-        spec = load(path, sets={"data": shown, **recipe}, profile=options.profile)
+    spec = loaded(path, options)
     return as_written(spec) if name is None else study_plan(spec).variant(name)
-
-
-COUNT = {"train": 8, "test": 8}
-RECIPE = {"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.1}}
-"""Stand-ins for what a network's file leaves out; nothing is trained here."""
 
 
 def _names(sides: list[tuple[str, str | None]], variants: tuple[Variant, Variant]) -> tuple[str, str]:

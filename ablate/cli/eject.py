@@ -6,13 +6,14 @@ import argparse
 import shlex
 from pathlib import Path
 
-from ablate.cli.common import Commands, again, load_plan, loaded, takes_spec
+from ablate.cli.common import Commands, again, load_plan, loaded, shapeable, takes_spec
 from ablate.errors import UserError
 
 
 def add(commands: Commands) -> None:
     eject = commands.add_parser("eject", help="write a variant as one file of plain PyTorch that does not need ablate")
     takes_spec(eject)
+    shapeable(eject)
     eject.add_argument("--variant", help="a variant's name; without it, the spec as written")
     eject.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there; without it, to stdout")
     eject.set_defaults(command=_eject)

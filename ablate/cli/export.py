@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from ablate.cli.common import Commands, again, load_plan, loaded, takes_spec
+from ablate.cli.common import Commands, again, load_plan, loaded, shapeable, takes_spec
 from ablate.errors import UserError
 
 FORMATS = ("safetensors", "onnx", "torch-export")
@@ -19,6 +19,7 @@ _NEXT = {
 def add(commands: Commands) -> None:
     export = commands.add_parser("export", help="write a variant's network for other programs, read back and compared")
     takes_spec(export)
+    shapeable(export)
     export.add_argument("--variant", help="a variant's name; without it, the spec as written")
     export.add_argument("--seed", type=int, help="of the initialisation, or of the study's trial (default: the first)")
     export.add_argument("--study", type=Path, metavar="STUDY", help="weights as trained there; without it, as started")

@@ -8,7 +8,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from ablate.cli.common import FORMATS, Commands, again, loaded, positive, print_json, print_table, takes_spec
+from ablate.cli.common import FORMATS, Commands, again, loaded, positive, print_json, print_table, shapeable, takes_spec
 from ablate.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def add(commands: Commands) -> None:
         "search", help="every network of a search space by its cost alone: what keeps the constraints, the best first"
     )
     takes_spec(search)
+    shapeable(search)
     search.add_argument("--space", required=True, metavar="FILE", help="the space: search_spaces/NAME.yaml")
     search.add_argument("--static", action="store_true", required=True, help="by cost alone; nothing is trained")
     search.add_argument("--top", type=positive, default=TOP, metavar="N", help=f"rows to print (default: {TOP})")

@@ -18,6 +18,7 @@ from ablate.cli.common import (
     print_json,
     print_table,
     settable,
+    shapeable,
     takes_spec,
     values_of,
     write_svg,
@@ -36,6 +37,7 @@ def add(commands: Commands) -> None:
 
     show = commands.add_parser("show", help="a network's layers with shapes, params and FLOPs; or its diagram")
     takes_spec(show)
+    shapeable(show)
     show.add_argument("--variant", help="a variant's name: explained in words too; without it, the spec as written")
     show.add_argument("--json", action="store_true", help="the layers, and the variant's explanation, as values")
     show.add_argument("--mermaid", action="store_true", help="the diagram, as Mermaid text")

@@ -267,9 +267,13 @@ def _description(origin: Origin, shape: Shape, name: str) -> dict[str, Any]:
     if part.alone is not None:
         del described["steps"]
     has_state = bool(part.tensors) or any(
-        next(found.meta.get_submodule(path).parameters(), None) is not None for path in part.modules.values()
+        _has_tensors(found.meta.get_submodule(path)) for path in part.modules.values()
     )
     return described | ({"origin": origin.identity} if has_state else {})
+
+
+def _has_tensors(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None or next(module.buffers(), None) is not None
 
 
 def _step_described(step: Step) -> list[Any]:

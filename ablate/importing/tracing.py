@@ -74,6 +74,9 @@ class _Attempt:
 class _Tracer(fx.Tracer):
     """Leaves are modules of ``torch.nn``, modules with nothing inside, and those that ``whole`` names."""
 
+    proxy_buffer_attributes = True
+    """A buffer is read when the network runs, and not once while it is traced: it may change."""
+
     def __init__(self, whole: set[str]) -> None:
         super().__init__(autowrap_modules=(math,))
         self.whole = whole

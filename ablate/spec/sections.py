@@ -85,7 +85,8 @@ def read_section(model: Any, value: Any, collector: Collector, path: Path) -> An
 def read_data(tree: yamlfile.Mapping, collector: Collector) -> DataSpec | None:
     """The data; keys that a later change of ``data.name`` orphaned are dropped and listed."""
     if "data" not in tree:
-        collector.add(("data",), "missing: which data?", "data: {name: mnist5k, val: 0.2}")
+        hint = "data: {name: mnist5k, val: 0.2}; to look at a network alone, --shape 3x224x224"
+        collector.add(("data",), "missing: which data?", hint)
         return None
     section = tree["data"]
     taken = _data_keys(section.get("name"))
