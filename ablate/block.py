@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -276,5 +277,6 @@ def _load_builtin_blocks() -> None:
 
 def _summary(block: BlockType) -> str:
     """The first line of the class's docstring, or of its file's."""
-    text = block.__dict__.get("__doc__") or importlib.import_module(block.__module__).__doc__ or ""
+    module = sys.modules.get(block.__module__)  # of a block that was typed at a prompt there is none
+    text = block.__dict__.get("__doc__") or (module and module.__doc__) or ""
     return inspect.cleandoc(text).split("\n", 1)[0]

@@ -95,6 +95,7 @@ def seed_noise(network: nn.Module, seed: int, step: int) -> None:
     """Before each training step: what a module draws depends on (seed, its name, the step) and on nothing else."""
     for name, module in noisy_modules(network):
         module.noise_seed = stream_seed(seed, "noise", name, step)  # type: ignore[assignment]
+        module.noise_calls = 0  # type: ignore[assignment]
 
 
 def parameter_digests(network: nn.Module) -> dict[str, str]:

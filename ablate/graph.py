@@ -446,6 +446,16 @@ def _infer_shape(block: type[Block], params_json: str, shapes: tuple[Shape, ...]
     return shape
 
 
+def stride_of(before: Shape, after: Shape) -> int | None:
+    """By how much a map shrinks; ``None`` where that is no whole number, or another along each axis."""
+    if len(before) != 3 or len(after) != 3:
+        return 1
+    for stride in range(1, max(before[1:]) + 1):
+        if all(-(-size // stride) == smaller for size, smaller in zip(before[1:], after[1:], strict=True)):
+            return stride
+    return None
+
+
 def _run_once(
     block: type[Block], params: BlockParams, shapes: tuple[Shape, ...], device: str
 ) -> tuple[nn.Module, torch.Tensor]:

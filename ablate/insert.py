@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ablate.block import TAKEN_OVER, BlockParams, BlockType, Value, find
 from ablate.errors import listed
-from ablate.graph import INPUT, OUTPUT, Edit, Graph, GraphBuilder, GraphError, Node, Reported, unedited
+from ablate.graph import INPUT, OUTPUT, Edit, Graph, GraphBuilder, GraphError, Node, Reported, stride_of, unedited
 from ablate.pattern import Pattern
 
 Edge = tuple[str, int]
@@ -341,9 +341,12 @@ class _Rewrite:
             )
             entering.reverse()
         inputs = tuple(self._read((consumer, port), source) for source, consumer, port in entering)
-        self.standing[graft.source] = self._place(
-            graft, inputs, _taken_over(self.graph, graft.place, node, graft.insertion.block)
-        )
+        taken = _taken_over(self.graph, graft.place, node, graft.insertion.block)
+        self.standing[graft.source] = self._place(graft, inputs, taken)
+        before, after = self.graph.shape(graft.source), self.builder.shape(self.standing[graft.source])
+        if "stride" not in taken and "stride" in graft.insertion.block.Params.model_fields and before[1:] != after[1:]:
+            message = f"'{graft.place}' gives {before} by no one stride, and '{graft.name}' {after}: state stride"
+            raise InsertionError(message, graft.insertion.name, by_place=False)
 
     def _place(self, graft: _Graft, inputs: tuple[Value, ...], taken_over: Mapping[str, Any] | None = None) -> Value:
         insertion, builder = graft.insertion, self.builder
@@ -371,12 +374,16 @@ class _Rewrite:
 
 
 def _taken_over(graph: Graph, place: str, node: Node | None, block: BlockType) -> dict[str, Any]:
-    params = node.params if node else graph.calls[place].params if place in graph.calls else None
+    call = graph.calls.get(place)
     if node:
         taken = dict(node.block.taken_over(node.params, *node.shapes))
-    else:
-        taken = {name: getattr(params, name) for name in TAKEN_OVER if hasattr(params, name)}
-    if "width" in taken and (node.block if node else graph.calls[place].block) is not block:
+    elif call:
+        taken = {name: getattr(call.params, name) for name in TAKEN_OVER if hasattr(call.params, name)}
+    else:  # a scope of an imported network: what it does to a map says what it was
+        entering = _entering(graph, place, "")
+        stride = stride_of(graph.shape(entering[0][0]), graph.shape(graph.places[place]))
+        taken = {"width": 0} | ({} if stride is None else {"stride": stride})
+    if "width" in taken and (node.block if node else call.block if call else None) is not block:
         # A bottleneck's width is that of its inside: what another block must come to is what goes out.
         shape = graph.shape(graph.places[place])
         taken["width"] = shape[0] if len(shape) != 2 else shape[-1]

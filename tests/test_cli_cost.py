@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
 
 from ablate import stats
 from ablate.cli import main
@@ -20,6 +19,7 @@ from ablate.design import study_plan
 from ablate.errors import UserError
 from ablate.report.tables import format_published
 from ablate.spec import load
+from tests.conftest import REPOSITORY
 
 TABLE5 = REPOSITORY / "specs" / "aicnn" / "table5.yaml"
 

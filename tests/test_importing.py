@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ablate.graph import Graph
 from ablate.importing.graph import Import, differences, import_graph
 from ablate.importing.origin import Origin, OriginError, construct, origin_of
 from ablate.importing.tracing import TraceError
-from ablate.insert import At, Insertion, Residual, insert
+from ablate.insert import At, Insertion, InsertionError, Residual, insert
 
 SIDE = 37
 
@@ -197,7 +198,7 @@ class ReadAfterWrite(Tiny):
 
 class AddedInPlace(Tiny):
     def middle(self, x: Tensor) -> Tensor:
-        y = torch.sigmoid(x)
+        y = x * 3
         y += x
         return F.relu(y, True) * y
 
@@ -290,6 +291,119 @@ class OtherHeadInTraining(Tiny):
         return y * 2 if self.training else y
 
 
+class Tied(Tiny):
+    def __init__(self, num_classes: int = 7) -> None:
+        super().__init__(num_classes)
+        self.one, self.two = nn.Conv2d(5, 5, 1), nn.Conv2d(5, 5, 1)
+        self.two.weight = self.one.weight
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x))
+
+
+class ReadTwice(Tiny):
+    def __init__(self, num_classes: int = 7) -> None:
+        super().__init__(num_classes)
+        self.scale = nn.Parameter(torch.full((5, 1, 1), 0.5))
+
+    def middle(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x * self.scale) * self.scale
+
+
+class WritesIntoAView(Tiny):
+    def middle(self, x: Tensor) -> Tensor:
+        x.flatten(1).clamp_(max=0.1)
+        return x
+
+
+class WritesInsideALeaf(Tiny):
+    """The original changes what it reads later; the module says nothing of it."""
+
+    def __init__(self, num_classes: int = 7) -> None:
+        super().__init__(num_classes)
+        self.act = SilentlyInPlace()
+
+    def middle(self, x: Tensor) -> Tensor:
+        y = self.act(x)
+        return y + x
+
+
+class SilentlyInPlace(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu_(x)
+
+
+class OtherNumberInTraining(Tiny):
+    def middle(self, x: Tensor) -> Tensor:
+        return x.clamp(-0.1, None if self.training else 0.1)
+
+
+class CountsItsCalls(Tiny):
+    def __init__(self, num_classes: int = 7) -> None:
+        super().__init__(num_classes)
+        self.calls = 0
+
+    def middle(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x if self.calls < 50 else x * 0
+
+
+class NormalisesItsImages(Tiny):
+    def __init__(self, num_classes: int = 7) -> None:
+        super().__init__(num_classes)
+        self.register_buffer("mean", torch.tensor([0.1, 0.2, 0.3]))
+        self.register_buffer("random", torch.rand(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x - self.mean.view(1, -1, 1, 1)) * (2 * self.random))
+
+
+class NormWithAForward(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(super().forward(x))
+
+
+class HasANormOfItsOwn(Tiny):
+    def __init__(self, num_classes: int = 7) -> None:
+        super().__init__(num_classes)
+        self.norm = NormWithAForward(5)
+
+
+class TakesAMask(Tiny):
+    def forward(self, x: Tensor, mask: Tensor | None = None, scale: float = 2.0) -> Tensor:
+        y = super().forward(x) * scale
+        return y if mask is None else y * mask
+
+
+class SharedNoise(Tiny):
+    def __init__(self, num_classes: int = 7) -> None:
+        super().__init__(num_classes)
+        self.drop = nn.Sequential(nn.Dropout(0.5))
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.drop(x) * self.drop(x)
+
+
+class WritesAsAStatement(Tiny):
+    def __init__(self, num_classes: int = 7) -> None:
+        super().__init__(num_classes)
+        self.inner = ConvThenRelu()
+
+    def middle(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+class ConvThenRelu(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(5, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.c(x)
+        F.relu(y, inplace=True)
+        return y
+
+
 def own(model: type[nn.Module]) -> tuple[Graph, Import]:
     return import_graph(Origin.of(f"{__name__}:{model.__name__}", {"num_classes": 7}), (3, 11, 13), 7)
 
@@ -300,7 +414,10 @@ def own_images() -> Tensor:
 
 @pytest.mark.parametrize(
     "model",
-    [ReadAfterWrite, AddedInPlace, FunctionalDropout, BranchOnMode, Untraceable, Constant, SharedLayer, Halves],
+    [
+        *(ReadAfterWrite, AddedInPlace, FunctionalDropout, BranchOnMode, Untraceable, Constant, SharedLayer, Halves),
+        *(NormalisesItsImages, HasANormOfItsOwn, TakesAMask, SharedNoise, WritesAsAStatement),
+    ],
 )
 def test_a_users_model_is_itself_in_both_modes(model: type[nn.Module]) -> None:
     graph, source = own(model)
@@ -321,12 +438,62 @@ def test_a_module_that_cannot_be_traced_or_that_branches_on_the_mode_is_one_node
         (Decides, "can't be traced at 'return super().forward(x if x.sum() > 0 else -x)'"),
         (TwoOutputs, "returns several values"),
         (OtherHeadInTraining, "one thing in training and another in evaluation"),
+        (OtherNumberInTraining, "one thing in training and another in evaluation"),
+        (Tied, "tied parameters can't be imported"),
+        (ReadTwice, "'scale' is read in two places"),
+        (WritesIntoAView, "reads later by another name"),
+        (WritesInsideALeaf, "reads later by another name"),
+        (CountsItsCalls, "its forward changes 'calls'"),
     ],
 )
 def test_what_cannot_be_imported_says_why(model: type[nn.Module], what: str) -> None:
     with pytest.raises(TraceError) as caught:
         own(model)
     assert what in str(caught.value)
+
+
+def test_a_seed_that_is_not_the_first_is_the_original_too() -> None:
+    """A random buffer that the trace had frozen would be the first seed's for all."""
+    graph, source = own(NormalisesItsImages)
+    assert differences(source, graph, build(graph, seed=8), own_images(), 8) == []
+
+
+def test_a_copy_of_an_import_is_itself() -> None:
+    """An average of the weights, and every file that is exported, is made from a deep copy."""
+    network = build(own(FunctionalDropout)[0], seed=3).eval()
+    assert torch.equal(copy.deepcopy(network)(own_images()), network(own_images()))
+    assert torch.equal(pickle.loads(pickle.dumps(network))(own_images()), network(own_images()))
+
+
+def test_a_module_that_draws_twice_in_a_step_draws_otherwise_the_second_time() -> None:
+    graph, _ = own(SharedNoise)
+    network = build(graph, seed=3).train()
+    seed_noise(network, 1, 1)
+    with torch.no_grad():
+        first = network(own_images())
+        seed_noise(network, 1, 1)
+        assert torch.equal(network(own_images()), first)
+    masks = []
+    for name in graph.by_name:
+        if "drop" in name:
+            network.get_submodule(graph.by_name[name].module).register_forward_hook(
+                lambda module, args, output: masks.append(output == 0)
+            )
+    seed_noise(network, 1, 1)
+    network(own_images())
+    assert len(masks) == 2
+    assert not torch.equal(masks[0], masks[1])
+
+
+def test_the_output_of_a_scope_is_what_a_later_write_left() -> None:
+    graph, _ = own(WritesAsAStatement)
+    assert graph.scopes["inner"] == "inner.relu"
+
+
+def test_a_norm_with_a_forward_of_its_own_is_one_node_and_a_norm_to_groups() -> None:
+    graph, _ = own(HasANormOfItsOwn)
+    assert graph.by_name["norm"].module == "norm"
+    assert "norm.relu" not in graph.by_name
 
 
 def test_a_planted_difference_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -614,6 +781,70 @@ def test_a_users_own_file_needs_trust_and_counts_by_its_content(tmp_path: Path) 
         Origin.of("net.py:Net", {"width": 5, "num_classes": 7}, str(tmp_path / "net.py")), (3, 9, 9), 7
     )
     assert before[0].fingerprint != after[0].fingerprint
+
+
+def test_what_a_users_file_imports_from_its_folder_counts_too(tmp_path: Path) -> None:
+    code = OWN.replace("width", "WIDTH").replace("self, WIDTH, num", "self, num")
+    (tmp_path / "net.py").write_text(f"from helper import WIDTH\n{code}")
+    digests = []
+    for width in (3, 5):
+        (tmp_path / "helper.py").write_text(f"WIDTH = {width}\n")
+        origin = Origin.of("net.py:Net", {"num_classes": 7}, str(tmp_path / "net.py"))
+        digests.append(origin.digest)
+        assert construct(origin, 0).conv.out_channels == width
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("import sys\nsys.exit(3)\n", "SystemExit"),
+        ("def Net(\n", "SyntaxError"),
+        ("class Net:\n    pass\n", "and no torch.nn.Module"),
+        (
+            "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        self.a = nn.Identity()\n",
+            "Error",
+        ),
+        ("Net = 3\n", "is not callable"),
+        ("from torch import nn\nNet = lambda: nn.Sequential(*[nn.Identity() for _ in range(60_000)])\n", "more than"),
+    ],
+)
+def test_a_users_file_that_is_wrong_says_what_in_one_line(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "net.py").write_text(text)
+    file = tmp_path / "spec.yaml"
+    file.write_text(json.dumps(section({"import": "net.py:Net"})))
+    with pytest.raises(UserError) as caught:
+        ablate.load(file, trust=True)
+    assert what in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absurd_size_is_refused_before_it_is_built() -> None:
+    with pytest.raises(OriginError, match="up to 65,536"):
+        origin_of("torchvision.models:resnet18", {"num_classes": 3_000_000}, Path(), trusted=False)
+
+
+@pytest.mark.parametrize(
+    ("stride", "given", "what"), [((2, 2), None, (4, 5)), ((2, 1), None, "state stride"), ((2, 1), 1, None)]
+)
+def test_replace_takes_over_what_a_module_does_to_a_map(stride: tuple[int, int], given: int | None, what: Any) -> None:
+    origin = Origin.of(f"{__name__}:strided", {"stride": list(stride)})
+    graph, _ = import_graph(origin, (3, 8, 9), 7)
+    kind = find("conv")
+    own_stride = {} if given is None else {"stride": given}
+    made: Callable[..., Any] = lambda site: kind.Params(kernel=3, **{**site.taken_over, "width": 5, **own_stride})  # noqa: E731
+    insertion = Insertion("new", kind, made, (At.parse("replace conv"),))
+    if what == "state stride":
+        with pytest.raises(InsertionError, match="state stride"):
+            insert(graph, [insertion])
+    elif what is not None:
+        assert insert(graph, [insertion]).by_name["conv_new"].shape[1:] == what
+
+
+def strided(stride: list[int], num_classes: int = 7) -> nn.Module:
+    model = Tiny(num_classes)
+    model.conv = nn.Conv2d(3, 5, 3, stride=tuple(stride), padding=1)
+    return model
 
 
 def test_timms_models_take_the_datas_channels_and_classes() -> None:

@@ -5,23 +5,33 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-import json
+import sys
 from collections.abc import Mapping
-from functools import lru_cache
+from contextlib import redirect_stdout
+from enum import Enum
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from ablate.block import Block, BlockParams, Shape, Stream
-from ablate.importing.origin import Origin, construct
-from ablate.importing.parts import Part, Parts, Ref, Step, divided, filled, references, tensor_at
-from ablate.importing.tracing import CONSTANT, MODE, Trace, trace
+from ablate.graph import infer_shape, stride_of
+from ablate.importing.origin import Origin, OriginError, construct, one_line
+from ablate.importing.parts import Part, Parts, Ref, SplitError, Step, divided, filled, references, tensor_at
+from ablate.importing.tracing import CONSTANT, MODE, Trace, TraceError, trace
+from ablate.streams import stream_seed
 
 _NOISY_FUNCTIONS = frozenset(
-    ["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "rand", "randn", "bernoulli", "rand_like"]
+    [
+        *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "rrelu"),
+        *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli"),
+        *("multinomial", "poisson", "gumbel_softmax", "uniform", "exponential", "random", "cauchy", "geometric"),
+    ]
 )
+"""Functions and methods that draw."""
 
 
 class Imported(NamedTuple):
@@ -37,11 +47,29 @@ class Imported(NamedTuple):
 @lru_cache(maxsize=4)
 def imported(origin: Origin, shape: Shape) -> Imported:
     """The model of an origin for images of ``shape``, (C, H, W). ``OriginError`` or ``TraceError`` say why not."""
-    # A copy, since tracing sets the mode, and adds the tensors that a forward makes from nothing.
-    model = copy.deepcopy(construct(origin, 0))
-    found: Trace = trace(model, shape)
-    parts = divided(model, found)
-    return Imported(model, copy.deepcopy(model).to("meta"), {p.name: p for p in parts.parts}, parts, found.whole)
+    try:
+        # A copy, since tracing sets the mode, and adds the tensors that a forward makes from nothing.
+        model = copy.deepcopy(construct(origin, 0))
+        with redirect_stdout(sys.stderr):  # what its code prints is none of our results
+            found, parts = _taken_apart(model, shape)
+        return Imported(model, copy.deepcopy(model).to("meta"), {p.name: p for p in parts.parts}, parts, found.whole)
+    except (OriginError, TraceError):
+        raise
+    except Exception as error:  # whatever a stranger's code raises when it is copied, traced or run
+        raise TraceError(f"{type(error).__name__}: {one_line(error)}") from None
+
+
+def _taken_apart(model: nn.Module, shape: Shape) -> tuple[Trace, Parts]:
+    keep: set[str] = set()
+    while True:
+        found = trace(model, shape, keep)
+        try:
+            return found, divided(model, found)
+        except SplitError as error:
+            # Around it may be a module that reads and gives one tensor each: windows, heads.
+            if not error.scope or error.scope in keep:
+                raise
+            keep |= {error.scope}
 
 
 class ImportedParams(BlockParams):
@@ -73,9 +101,7 @@ class ImportedNode(Block):
         source = found.meta if torch.get_default_device().type == "meta" else found.model
         if part.alone is None:
             return Program(part, source)
-        module = copy.deepcopy(source.get_submodule(part.alone)).train()
-        if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]
+        module = _copied(source.get_submodule(part.alone))
         return _seeded(module) if _is_noisy(module) else module
 
     @classmethod
@@ -95,11 +121,8 @@ class ImportedNode(Block):
 
     @classmethod
     def taken_over(cls, params: ImportedParams, *shapes: Shape) -> Mapping[str, Any]:
-        found, part = _find(params)
-        module = found.meta.get_submodule(part.alone) if part.alone else None
-        stride = getattr(module, "stride", 1)
-        one = stride[0] if isinstance(stride, tuple) and len(set(stride)) == 1 else stride
-        return {"width": 0, "stride": one if isinstance(one, int) else 1}
+        stride = stride_of(shapes[0], infer_shape(cls, params, shapes))
+        return {"width": 0} | ({} if stride is None else {"stride": stride})
 
     @classmethod
     def effective(cls, params: ImportedParams, *shapes: Shape) -> dict[str, Any]:
@@ -110,7 +133,17 @@ class ImportedNode(Block):
         found, part = _find(params)
         module = found.meta.get_submodule(part.alone) if part.alone else None
         rate = getattr(module, "p", getattr(module, "drop_prob", None))
-        return isinstance(module, nn.Identity) or (_is_dropout(module) and rate == 0)
+        return type(module) is nn.Identity or (_is_dropout(module) and rate == 0)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A copy of a module of the original, in training mode, told to write nothing in place where it can be told."""
+    twin = copy.deepcopy(module)
+    twin.train()  # whatever it returns: some models' own does not return themselves
+    for part in twin.modules():
+        if getattr(part, "inplace", False) is True:
+            part.inplace = False  # type: ignore[assignment]
+    return twin
 
 
 def _find(params: ImportedParams) -> tuple[Imported, Part]:
@@ -135,10 +168,7 @@ class Program(nn.Module):
         super().__init__()
         self.part = part
         for local, path in part.modules.items():
-            module = copy.deepcopy(source.get_submodule(path)).train()
-            if getattr(module, "inplace", False):
-                module.inplace = False  # type: ignore[assignment]
-            self.add_module(local, module)
+            self.add_module(local, _copied(source.get_submodule(path)))
         for local, path in part.tensors.items():
             tensor = tensor_at(source, path)
             if isinstance(tensor, nn.Parameter):
@@ -206,11 +236,16 @@ def _is_persistent(source: nn.Module, path: str) -> bool:
 def _draws(step: Step) -> bool:
     if any(leaf is MODE for leaf in references((step.args, step.kwargs))):
         return True
-    return getattr(step.target, "__name__", "") in _NOISY_FUNCTIONS
+    name = step.target if step.kind == "method" else getattr(step.target, "__name__", "")
+    return name.rstrip("_") in _NOISY_FUNCTIONS
 
 
 def _is_dropout(module: nn.Module | None) -> bool:
-    return isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ in ("StochasticDepth", "DropPath")
+    kind = type(module)
+    known = kind.__module__.startswith(("torchvision.", "timm."))
+    return (isinstance(module, nn.modules.dropout._DropoutNd) and kind.__module__.startswith("torch.nn.")) or (
+        known and kind.__name__ in ("StochasticDepth", "DropPath")
+    )
 
 
 def _is_noisy(module: nn.Module) -> bool:
@@ -233,6 +268,7 @@ def _seeded(module: nn.Module) -> nn.Module:
     """
     module.noisy = True  # type: ignore[assignment]
     module.noise_seed = None  # type: ignore[assignment]
+    module.noise_calls = 0  # type: ignore[assignment]
     module.register_forward_pre_hook(_enter_stream)
     module.register_forward_hook(_leave_stream, always_call=True)
     return module
@@ -244,7 +280,9 @@ def _enter_stream(module: nn.Module, args: tuple[Any, ...]) -> None:
     devices = {arg.device for arg in args if isinstance(arg, Tensor) and arg.device.type == "cuda"}
     fork = torch.random.fork_rng(devices=sorted(device.index or 0 for device in devices))
     fork.__enter__()
-    torch.manual_seed(int(module.noise_seed))  # type: ignore[arg-type]
+    # A module that is called twice in a step draws twice.
+    torch.manual_seed(stream_seed(int(module.noise_seed), module.noise_calls))  # type: ignore[arg-type]
+    module.noise_calls += 1  # type: ignore[assignment, operator]
     module._fork = fork  # type: ignore[assignment]
 
 
@@ -297,7 +335,7 @@ def _module_described(module: nn.Module) -> dict[str, Any]:
     settings = {
         key: _setting(value)
         for key, value in sorted(vars(module).items())
-        if not key.startswith("_") and key not in ("training", "inplace", "noisy", "noise_seed")
+        if not key.startswith("_") and key not in ("training", "inplace", "noisy", "noise_seed", "noise_calls")
     }
     described: dict[str, Any] = {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings}
     if not kind.__module__.startswith("torch."):
@@ -311,11 +349,17 @@ def _module_described(module: nn.Module) -> dict[str, Any]:
 def _setting(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, tuple | list):
         return [_setting(item) for item in value]
-    if callable(value):
-        return qualified(value)
-    return json.loads(json.dumps(repr(value) if isinstance(value, torch.dtype) else type(value).__qualname__))
+    if isinstance(value, Mapping):
+        return [[str(key), _setting(item)] for key, item in value.items()]
+    if isinstance(value, partial):
+        return [qualified(value.func), _setting(value.args), _setting(value.keywords)]
+    if isinstance(value, torch.dtype | torch.device | torch.Size | slice | Enum):
+        return repr(value)
+    return qualified(value) if hasattr(value, "__qualname__") else type(value).__qualname__
 
 
 def _code_of(kind: type) -> str:

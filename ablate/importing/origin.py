@@ -7,6 +7,7 @@ name alone would not do: ``torchvision`` also holds functions that download a fi
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -16,9 +17,10 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,6 +49,13 @@ _PLAIN = (
 PLAIN = frozenset(_PLAIN.split())
 """Arguments of torchvision's and timm's models that are sizes, rates and switches."""
 MOST_ITEMS = 64
+MOST_SOURCES = 2_000
+"""Files of a user's own package that its digest is over."""
+MOST = 65_536
+"""A number among the arguments, without trust."""
+MOST_MODULES = 50_000
+MOST_VALUES = 2**32
+"""Of a model's parameters: 16 GiB in fp32."""
 
 
 class OriginError(ValueError):
@@ -66,16 +75,21 @@ class Origin:
     arguments: str = "{}"
     file: str = ""
     digest: str = ""
-    """Of the file, as it was when the spec was read."""
+    """Of a user's own code, as it was when the spec was read; empty for a package that has a version."""
 
     @classmethod
     def of(cls, name: str, arguments: Mapping[str, Any], file: str = "") -> Origin:
-        return cls(name, json.dumps(dict(arguments), sort_keys=True), file, _digest(file) if file else "")
+        return cls(name, json.dumps(dict(arguments), sort_keys=True), file, code_digest(name, file))
 
     @property
     def identity(self) -> list[str]:
         """What the first weights depend on: the name, the arguments, the code. Not where the file lies."""
-        return [Path(self.name).name if self.file else self.name, self.arguments, _version_of(self)]
+        return [self.stream_name, self.arguments, self.digest or _version_of(self.name)]
+
+    @property
+    def stream_name(self) -> str:
+        """What names the stream of the first values: a factor that varies an argument leaves it as it is."""
+        return Path(self.name).name if self.file else self.name
 
 
 def listed_models(module: str) -> list[str]:
@@ -128,12 +142,15 @@ def _check_arguments(arguments: Mapping[str, Any], trusted: bool) -> None:
         if key not in PLAIN:
             raise OriginError(f"argument '{key}' is refused without --trust", key, did_you_mean(key, PLAIN))
         if not _is_plain(value, key):
-            raise OriginError(f"argument '{key}' takes numbers, switches and short lists of them", key)
+            rule = f"numbers up to {MOST:,}, switches and short lists of them"
+            raise OriginError(f"argument '{key}' takes {rule} without --trust", key)
 
 
 def _is_plain(value: Any, key: str) -> bool:
     if isinstance(value, list):
         return len(value) <= MOST_ITEMS and all(_is_plain(item, key) for item in value)
+    if isinstance(value, int) and abs(value) > MOST:
+        return False
     if isinstance(value, str):
         return key in ("global_pool", "stem_type") and value.isidentifier()
     return value is None or isinstance(value, bool | int | float)
@@ -151,11 +168,15 @@ def builder_of(origin: Origin) -> Callable[..., nn.Module]:
 
         return timm.model_entrypoint(attribute)
     try:
-        found: Any = _module_at(origin) if origin.file else importlib.import_module(module)
+        with redirect_stdout(sys.stderr):  # what it prints is none of our results
+            found: Any = _module_at(origin) if origin.file else importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:  # a user's own file: whatever it raises
-        raise OriginError(f"'{origin.name}' can't be imported: {type(error).__name__}: {error}") from None
+    except OriginError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's own code: whatever it raises
+        message = f"'{origin.name}' can't be imported: {type(error).__name__}: {one_line(error)}"
+        raise OriginError(message, hint=_nearest(module, attribute)) from None
     if not callable(found):
         raise OriginError(f"'{origin.name}' is not callable: {type(found).__name__}")
     return found  # type: ignore[no-any-return]
@@ -182,13 +203,19 @@ def construct(origin: Origin, seed: int) -> nn.Module:
     for key in ("weights", "weights_backbone"):
         if origin.name.partition(":")[0] in TORCHVISION and _has_parameter(build, key):
             arguments[key] = None  # torchvision's default would download a backbone
-    with _own_randomness(stream_seed(seed, "import", origin.name, origin.arguments)), warnings.catch_warnings():
+    with (
+        _own_randomness(stream_seed(seed, "import", origin.stream_name)),
+        warnings.catch_warnings(),
+        redirect_stdout(sys.stderr),
+        torch.device("cpu"),
+        _limited(),
+    ):
         warnings.simplefilter("ignore")
-        with torch.device("cpu"):
-            try:
-                model = build(**arguments)
-            except Exception as error:
-                raise OriginError(f"'{origin.name}' can't be built: {type(error).__name__}: {error}", "args") from None
+        try:
+            model = build(**arguments)
+        except (Exception, SystemExit) as error:
+            message = f"'{origin.name}' can't be built: {type(error).__name__}: {one_line(error)}"
+            raise OriginError(message, "args") from None
     if not isinstance(model, nn.Module):
         raise OriginError(f"'{origin.name}' gives a {type(model).__name__}, and no torch.nn.Module")
     return model
@@ -213,6 +240,47 @@ def _own_randomness(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
+@contextmanager
+def _limited() -> Iterator[None]:
+    """A model of absurd size is refused while it is built, and not when the memory is gone."""
+    counts = {"values": 0, "modules": 0}
+
+    def count_parameter(module: nn.Module, name: str, parameter: Any) -> None:
+        counts["values"] += parameter.numel() if isinstance(parameter, torch.Tensor) and _has_size(parameter) else 0
+        if counts["values"] > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES:,} values in its parameters")
+
+    def count_module(module: nn.Module, name: str, child: Any) -> None:
+        counts["modules"] += 1
+        if counts["modules"] > MOST_MODULES:
+            raise ValueError(f"more than {MOST_MODULES:,} modules")
+
+    handles = [
+        nn.modules.module.register_module_parameter_registration_hook(count_parameter),
+        nn.modules.module.register_module_module_registration_hook(count_module),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _has_size(parameter: torch.Tensor) -> bool:
+    return not nn.parameter.is_lazy(parameter)
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, fit for one line of a terminal."""
+    text = str(error).strip().split("\n", 1)[0]
+    return "".join(character if character.isprintable() else "?" for character in text)[:500]
+
+
+def _nearest(module: str, attribute: str) -> str:
+    known = listed_models(module)
+    return did_you_mean(attribute, known) if known else ""
+
+
 def _module_at(origin: Origin) -> ModuleType:
     """A user's own file as a module, once for each content; its folder is on the path while it is read."""
     file = origin.file
@@ -222,27 +290,91 @@ def _module_at(origin: Origin) -> ModuleType:
         assert specification is not None
         assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)
-        if _digest(file) != origin.digest:
+        if code_digest(origin.name, file) != origin.digest:
             raise OriginError(f"'{file}' is not what it was when the spec was read")
         sys.modules[name] = module
-        sys.path.insert(0, str(Path(file).parent))
+        folder, known, writes = str(Path(file).parent), set(sys.modules), sys.dont_write_bytecode
+        sys.path.insert(0, folder)
+        # Beside a spec nothing is written; and a helper that changed within a second would be read from there.
+        sys.dont_write_bytecode = True
         try:
             specification.loader.exec_module(module)
         except BaseException:
             del sys.modules[name]
             raise
         finally:
-            sys.path.remove(str(Path(file).parent))
+            sys.path.remove(folder)
+            sys.dont_write_bytecode = writes
+            for other in set(sys.modules) - known:
+                # Another file's helper of the same name is another helper.
+                if str(getattr(sys.modules[other], "__file__", "") or "").startswith(folder):
+                    del sys.modules[other]
     return sys.modules[name]
 
 
-def _digest(file: str) -> str:
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:32]
+def code_digest(name: str, file: str = "") -> str:
+    """128 bits of SHA-256 over a user's own code: a file with what it imports from its folder, or a whole package.
+
+    Empty for what has a version: an installed package.
+    """
+    if file:
+        sources = _imported_beside(Path(file))
+    else:
+        module = name.partition(":")[0]
+        if module in (*TORCHVISION, *TIMM) or _version_of(name):
+            return ""
+        sources = _sources_of(module)
+    digest = hashlib.sha256()
+    for source in sorted(sources)[:MOST_SOURCES]:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:32]
 
 
-def _version_of(origin: Origin) -> str:
-    """Of the code that draws the first weights: a package's version, or the digest of a user's file."""
-    if origin.file:
-        return origin.digest
-    package = importlib.import_module(origin.name.partition(":")[0].partition(".")[0])
-    return str(getattr(package, "__version__", ""))
+def _imported_beside(file: Path) -> set[Path]:
+    """The file, and every file of its folder that it imports, directly or not."""
+    found: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        source = waiting.pop()
+        if source in found or not source.is_file():
+            continue
+        found.add(source)
+        for name in _imports(source):
+            beside = file.parent.joinpath(*name.split("."))
+            waiting += [beside.with_suffix(".py"), beside / "__init__.py"]
+    return found
+
+
+def _imports(source: Path) -> Iterator[str]:
+    try:
+        tree = ast.parse(source.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" if node.module else alias.name for alias in node.names)
+
+
+def _sources_of(module: str) -> set[Path]:
+    """Every Python file of the package that a module belongs to."""
+    try:
+        found = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        return set()
+    if found is None or found.origin is None:
+        return set()
+    if not found.submodule_search_locations:
+        return {Path(found.origin)}
+    return {path for folder in found.submodule_search_locations for path in Path(folder).rglob("*.py")}
+
+
+def _version_of(name: str) -> str:
+    """Of the installed package whose code draws the first values."""
+    package = name.partition(":")[0].partition(".")[0]
+    try:
+        return metadata.version(package)
+    except (metadata.PackageNotFoundError, ValueError):
+        return ""

@@ -74,8 +74,8 @@ def divided(model: nn.Module, trace: Trace) -> Parts:
     output = _output(trace)
     ends = _ends(trace, output)
     regions = {end: _region(trace, end) for end in ends}
-    _refuse_split(model, regions)
-    names = _names(trace, ends)
+    _refuse_split(regions)
+    names = _names(trace, ends, {path for path, _ in model.named_modules()})
     parts = tuple(_part(trace, model, end, regions[end], names) for end in ends)
     scopes = {}
     for path, returned in trace.scopes.items():
@@ -131,21 +131,31 @@ def _is_border(trace: Trace, node: fx.Node) -> bool:
     return trace.facts[node].plain or node.op == "placeholder"
 
 
-def _refuse_split(model: nn.Module, regions: dict[fx.Node, list[fx.Node]]) -> None:
+class SplitError(TraceError):
+    """A module that two parts would call; ``scope`` is the module around it, which can be kept whole instead."""
+
+    def __init__(self, message: str, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+def _refuse_split(regions: dict[fx.Node, list[fx.Node]]) -> None:
     """A module inside of two parts would be called twice."""
     owners: dict[fx.Node, fx.Node] = {}
     for end, region in regions.items():
         for node in region:
             if node.op == "call_module" and owners.setdefault(node, end) is not end:
                 message = f"module '{node.target}' gives several values that are read in different places"
-                raise TraceError(f"{message} ('{owners[node].name}' and '{end.name}')")
+                stack = [name for name, _ in (node.meta.get("nn_module_stack") or {}).values() if name != node.target]
+                scope = stack[-1] if stack else ""
+                raise SplitError(f"{message} ('{owners[node].name}' and '{end.name}')", scope)
 
 
-def _names(trace: Trace, ends: list[fx.Node]) -> dict[fx.Node | None, str]:
+def _names(trace: Trace, ends: list[fx.Node], modules: set[str]) -> dict[fx.Node | None, str]:
     """A module's path, numbered where it is called more than once; of a function, its scope and its name."""
     calls = Counter(path for end in ends if (path := _module_of(end)) is not None)
     seen: Counter[str] = Counter()
-    taken = {*trace.scopes, *calls}
+    taken = {*trace.scopes, *calls, *modules}
     names: dict[fx.Node | None, str] = {node: "" for node in trace.graph.nodes if node.op == "placeholder"}
     for end in ends:
         path = _module_of(end)

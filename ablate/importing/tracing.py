@@ -13,8 +13,9 @@ import math
 import operator
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
@@ -34,14 +35,19 @@ class TraceError(ValueError):
     """A model that can't be made into a graph; the sentence says where and why."""
 
 
-class _Mode:
-    """Stands for ``self.training`` in an argument."""
+class _Mode(Enum):
+    """Stands for ``self.training`` in an argument. (An enumeration, so that a copy of it is itself.)"""
+
+    MODE = "self.training"
 
     def __repr__(self) -> str:
-        return "self.training"
+        return self.value
 
 
-MODE = _Mode()
+MODE = _Mode.MODE
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+"""Leaves, and so are classes made of them: what is kept whole counts its batches, and is a norm to ``train.groups``."""
+_DIFFER = object()
 
 
 @dataclass
@@ -63,6 +69,10 @@ class Fact:
     is_tensor: bool = False
     plain: bool = False
     shape: Shape = ()
+    storage: int = 0
+    """Of a tensor: which memory it is, or is a view of."""
+    writes: tuple[fx.Node, ...] = ()
+    """The arguments that the node wrote into."""
 
 
 @dataclass
@@ -86,8 +96,14 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if module_qualified_name in self.whole or super().is_leaf_module(m, module_qualified_name):
             return True
+        if isinstance(m, NORMS):
+            return True
         empty = next(m.children(), None) is None and not m.state_dict() and next(m.buffers(), None) is None
         return empty and not isinstance(m, nn.Sequential)
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """The images alone are an input; what else a forward takes has the value that it has by default."""
+        return root_fn, [self.root, self.create_proxy("placeholder", "images", (), {})]
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -103,9 +119,13 @@ class _Tracer(fx.Tracer):
         return output
 
 
-def trace(model: nn.Module, shape: Shape) -> Trace:
-    """Trace a model for images of that shape, (C, H, W). ``TraceError`` says what can't be traced."""
-    whole: set[str] = set()
+def trace(model: nn.Module, shape: Shape, keep: Iterable[str] = ()) -> Trace:
+    """Trace a model for images of that shape, (C, H, W). ``TraceError`` says what can't be traced.
+
+    ``keep`` names modules that are kept whole.
+    """
+    whole = set(keep)
+    before = _plain_state(model)
     for _ in range(MOST_ATTEMPTS):
         training = _attempt(model.train(), whole)
         evaluating = _attempt(model.eval(), whole) if isinstance(training, _Attempt) else training
@@ -117,10 +137,23 @@ def trace(model: nn.Module, shape: Shape) -> Trace:
         if culprit is not None:
             whole.add(culprit)
             continue
+        changed = [name for name, value in _plain_state(model).items() if before.get(name, value) != value]
+        if changed:
+            raise TraceError(f"its forward changes '{changed[0]}', which is no parameter and no buffer of it")
         facts = _facts(model, training.graph, evaluating.graph, shape)
-        _without_writes(model, training.graph, facts)
+        _without_writes(model, training, facts)
         return Trace(training.graph, training.scopes, facts, tuple(sorted(whole)))
     raise TraceError(f"gave up after {MOST_ATTEMPTS} attempts; modules kept whole: {listed(sorted(whole))}")
+
+
+def _plain_state(model: nn.Module) -> dict[str, Any]:
+    """The numbers, texts and switches that the modules hold beside their tensors."""
+    return {
+        f"{path}.{key}" if path else key: value
+        for path, module in model.named_modules()
+        for key, value in vars(module).items()
+        if key != "training" and isinstance(value, bool | int | float | str)
+    }
 
 
 def _attempt(model: nn.Module, whole: set[str]) -> _Attempt | str:
@@ -154,7 +187,7 @@ def _merge(training: fx.Graph, evaluating: fx.Graph) -> str | None:
         if (node.op, str(node.target)) != (other.op, str(other.target)):
             return _blamed(node, other)
         merged = _merged((node.args, node.kwargs), (other.args, other.kwargs), same)
-        if merged is None:
+        if merged is _DIFFER:
             return _blamed(node, other)
         node.args, node.kwargs = merged
     if len(ours) != len(theirs):
@@ -184,40 +217,60 @@ def _blamed(node: fx.Node, other: fx.Node) -> str:
 
 
 def _merged(ours: Any, theirs: Any, same: dict[fx.Node, fx.Node]) -> Any:
-    """``ours`` with MODE where it says True and ``theirs`` False; ``None`` where they differ otherwise."""
+    """``ours`` with MODE where it says True and ``theirs`` False; ``_DIFFER`` where they differ otherwise."""
     if isinstance(ours, fx.Node):
-        return ours if same.get(ours) is theirs else None
+        return ours if same.get(ours) is theirs else _DIFFER
+    if type(ours) is not type(theirs):
+        return _DIFFER
     if isinstance(ours, tuple | list):
-        if type(ours) is not type(theirs) or len(ours) != len(theirs):
-            return None
-        items = [(_merged(a, b, same), a) for a, b in zip(ours, theirs, strict=True)]
-        if any(item is None and a is not None for item, a in items):
-            return None
-        return type(ours)(item for item, _ in items) if type(ours) in (tuple, list) else ours
+        if len(ours) != len(theirs):
+            return _DIFFER
+        items = [_merged(a, b, same) for a, b in zip(ours, theirs, strict=True)]
+        if any(item is _DIFFER for item in items):
+            return _DIFFER
+        return type(ours)(items) if type(ours) in (tuple, list) else ours
     if isinstance(ours, dict):
-        if not isinstance(theirs, dict) or ours.keys() != theirs.keys():
-            return None
+        if ours.keys() != theirs.keys():
+            return _DIFFER
         merged = {key: _merged(value, theirs[key], same) for key, value in ours.items()}
-        return None if any(merged[key] is None and ours[key] is not None for key in ours) else merged
+        return _DIFFER if any(value is _DIFFER for value in merged.values()) else merged
     if isinstance(ours, slice):
         parts = _merged((ours.start, ours.stop, ours.step), (theirs.start, theirs.stop, theirs.step), same)
-        return None if parts is None else slice(*parts)
+        return parts if parts is _DIFFER else slice(*parts)
     if ours is True and theirs is False:
         return MODE
-    return ours if type(ours) is type(theirs) and (ours == theirs or ours is theirs) else None
+    return ours if ours is theirs or ours == theirs else _DIFFER
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a node gave in one run, and the positions of the nodes that it wrote into."""
+
+    shape: Shape | None
+    is_real: bool
+    storage: int
+    writes: tuple[int, ...]
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a graph and notes what each value is."""
+    """Runs a graph and notes what each value is. Nothing is freed, so that no two tensors share memory by chance."""
 
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
-        super().__init__(fx.GraphModule(model, graph))
-        self.found: list[tuple[bool, Shape]] = []
+        super().__init__(fx.GraphModule(model, graph), garbage_collect_values=False)
+        self.found: list[_Seen] = []
+        copied: fx.Graph = self.module.graph  # type: ignore[assignment]
+        self.positions = {node: position for position, node in enumerate(copied.nodes)}
 
     def run_node(self, n: fx.Node) -> Any:
+        sources = {node: self.env[node] for node in n.all_input_nodes if isinstance(self.env[node], torch.Tensor)}
+        versions = {node: tensor._version for node, tensor in sources.items()}
         value = super().run_node(n)
-        is_tensor = isinstance(value, torch.Tensor)
-        self.found.append((is_tensor, tuple(value.shape) if is_tensor else ()))
+        writes = tuple(self.positions[node] for node, tensor in sources.items() if tensor._version != versions[node])
+        if isinstance(value, torch.Tensor):
+            storage = value.untyped_storage()._cdata
+            self.found.append(_Seen(tuple(value.shape), value.is_floating_point(), storage, writes))
+        else:
+            self.found.append(_Seen(None, False, 0, writes))
         return value
 
 
@@ -225,13 +278,16 @@ def _facts(model: nn.Module, graph: fx.Graph, evaluating: fx.Graph, shape: Shape
     """What each value of ``graph`` is, seen by running it in evaluation at two batch sizes."""
     small, large = (_recorded(model, evaluating, (batch, *shape)) for batch in BATCHES)
     facts = {}
-    for node, (is_tensor, one), (_, other) in zip(graph.nodes, small, large, strict=True):
-        plain = len(one) >= 2 and (one[0], other[0]) == BATCHES and one[1:] == other[1:]
-        facts[node] = Fact(is_tensor, plain, one[1:] if plain else ())
+    nodes = list(graph.nodes)
+    for node, seen, other in zip(nodes, small, large, strict=True):
+        one, two = seen.shape or (), other.shape or ()
+        plain = len(one) >= 2 and seen.is_real and (one[0], two[0]) == BATCHES and one[1:] == two[1:]
+        writes = tuple(nodes[position] for position in seen.writes)
+        facts[node] = Fact(seen.shape is not None, plain, one[1:] if plain else (), seen.storage, writes)
     return facts
 
 
-def _recorded(model: nn.Module, graph: fx.Graph, shape: Shape) -> list[tuple[bool, Shape]]:
+def _recorded(model: nn.Module, graph: fx.Graph, shape: Shape) -> list[_Seen]:
     error: Exception | None = None
     for device in ("meta", "cpu"):  # some operations do not know meta tensors
         try:
@@ -252,20 +308,41 @@ _INPLACE_OPERATORS: dict[Any, Any] = {
 } | {operator.iand: operator.and_, operator.ior: operator.or_, operator.ixor: operator.xor}
 
 
-def _without_writes(model: nn.Module, graph: fx.Graph, facts: dict[fx.Node, Fact]) -> None:
+def _without_writes(model: nn.Module, traced: _Attempt, facts: dict[fx.Node, Fact]) -> None:
     """Every in-place operation becomes the one that returns a new tensor; later readers of what it wrote read that.
 
-    ``TraceError`` where there is no such operation.
+    ``TraceError`` where there is no such operation, or where what was written is read later by another name: a view.
     """
+    graph = traced.graph
     order = {node: index for index, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
-        if not _made_functional(model, node):
+        functional = _made_functional(model, node)
+        written = (node.args[0] if node.args else node.kwargs.get("input")) if functional else None
+        # Seen, and not only known by its name: a module of somebody's own may write too.
+        for target in dict.fromkeys([*facts[node].writes, *([written] if isinstance(written, fx.Node) else [])]):
+            if facts[target].is_tensor:
+                _refuse_late_readers(graph, facts, order, node, target, known=functional and target is written)
+        if not isinstance(written, fx.Node) or not facts[written].is_tensor:
             continue
-        written = node.args[0] if node.args else node.kwargs.get("input")
-        if isinstance(written, fx.Node) and facts[written].is_tensor:
-            later = [user for user in written.users if order[user] > order[node]]
-            for user in later:
-                user.replace_input_with(written, node)
+        for user in [user for user in written.users if order[user] > order[node]]:
+            user.replace_input_with(written, node)
+        scopes = [name for name, _ in (node.meta.get("nn_module_stack") or {}).values()]
+        for scope in scopes:
+            if scope in traced.scopes:
+                traced.scopes[scope] = [node if end is written else end for end in traced.scopes[scope]]
+
+
+def _refuse_late_readers(
+    graph: fx.Graph, facts: dict[fx.Node, Fact], order: dict[fx.Node, int], node: fx.Node, written: fx.Node, known: bool
+) -> None:
+    """``known``: that ``written`` itself was written is being made good; of its other names nothing is."""
+    for other in graph.nodes:
+        if order[other] >= order[node] or facts[other].storage != facts[written].storage or not facts[other].is_tensor:
+            continue
+        late = [user for user in other.users if order[user] > order[node]]
+        if late and not (known and other is written):
+            message = f"'{_name_of(node)}' writes into a tensor that '{late[0].name}' reads later by another name"
+            raise TraceError(f"{message} ('{other.name}')")
 
 
 def _made_functional(model: nn.Module, node: fx.Node) -> bool:
