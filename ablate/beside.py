@@ -40,8 +40,16 @@ def sentences(comparison: Comparison) -> str:
     if comparison.same_identity:
         said.append("Recipe and data are the same too: in one study they are trained once.")
     elif comparison.verdict != "different":
-        said.append("What differs is how they are trained, or on what." if comparison.recipe else "")
+        said.append(_what_differs(comparison))
     return " ".join(text for text in said if text)
+
+
+def _what_differs(comparison: Comparison) -> str:
+    """Of two networks that are one graph."""
+    starts = [each["path"].startswith("init.") for each in comparison.recipe]
+    what = ["how they start"] if any(starts) else []
+    what += ["how they are trained, or on what"] if not all(starts) else []
+    return f"What differs is {', and '.join(what)}." if what else ""
 
 
 def _cost_table(comparison: Comparison) -> Table:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ablate.block import Shape
+from ablate.collect import Collector
 from ablate.costing import Bench, Cost, Latency, Memory, cost_of, memory_of, timed, waiter
-from ablate.design import StudyPlan, Variant
+from ablate.data.dataset import shape_of
+from ablate.design import StudyPlan, Variant, root_is_trusted
+from ablate.errors import UserError
 from ablate.grammar import PaperClaim
 from ablate.report.tables import (
     COST_VERDICTS,
@@ -18,6 +23,7 @@ from ablate.report.tables import (
     format_value,
     verdict_on_cost,
 )
+from ablate.spec import Spec, apply, read_data
 from ablate.train import Numerics, process_settings
 
 MIB = 2**20
@@ -84,18 +90,44 @@ Part = tuple[Column, Callable[[Priced], Cell]]
 def variant_table(plan: StudyPlan, prices: Sequence[Priced], said: str = "") -> Table:
     """A row per variant: cost, difference from its baseline, what the paper prints and whether that is so."""
     by_name = {each.name: each for each in prices}
+    claims = [claim for claim in plan.paper if claim.metric in COSTS]
+    changed = changed_size(plan.spec) if claims else ""
     parts: list[Part] = [(Column("variant"), lambda each: Cell(each.name))]
     for metric in COSTS:
         parts += _count_parts(metric, by_name)
-        parts += [part for claim in plan.paper if claim.metric == metric for part in _claim_parts(claim, plan)]
+        shown = [claim for claim in claims if claim.metric == metric and not changed]
+        parts += [part for claim in shown for part in _claim_parts(claim, plan)]
     if any(each.cost.by_insertion() for each in prices):
         parts.append((Column("insertions: params, FLOPs"), lambda each: Cell(_insertions(each.cost))))
     parts += _measured_parts(prices)
     rows = tuple(tuple(cell(each) for _, cell in parts) for each in prices)
-    notes = [COST_VERDICTS] if any(claim.metric in COSTS for claim in plan.paper) else []
-    caption = " ".join(text for text in (_inputs(prices), CONVENTION, _memory_text(prices), said) if text)
+    notes = [COST_VERDICTS] if claims and not changed else []
+    texts = (_inputs(prices), CONVENTION, changed, _memory_text(prices), said)
+    caption = " ".join(text for text in texts if text)
     title = f"{plan.tree['name']}: cost"
     return Table(title, tuple(column for column, _ in parts), rows, caption, (*notes, *_uncounted(prices)))
+
+
+def changed_size(spec: Spec) -> str:
+    """Where a profile or ``--set`` changes the networks or the images' size: that no paper's counts are about these."""
+    made = [*spec.profiled, *spec.sets]
+    others = [each for each in made if each.path[0] == "network" and each.path[:2] != ("network", "init")]
+    if any(each.path[0] == "data" for each in made) and _size(spec) != _size(replace(spec, profiled=(), sets=())):
+        others += [each for each in made if each.path[0] == "data"]
+    if not others:
+        return ""
+    layers = " and ".join(dict.fromkeys(each.layer for each in others))
+    return f"The paper's counts are not shown: {layers} changes what they are about."
+
+
+def _size(spec: Spec) -> tuple[Shape, int] | None:
+    """Of an image, and how many classes there are; ``None`` where the data can't be found."""
+    tree = apply(spec).tree
+    data = read_data(tree, Collector(tree))
+    try:
+        return shape_of(data, base=spec.folder, trusted_root=root_is_trusted(spec)) if data is not None else None
+    except UserError:
+        return None
 
 
 def _count_parts(metric: str, by_name: Mapping[str, Priced]) -> list[Part]:
@@ -146,8 +178,14 @@ def verdict_of(claim: PaperClaim, variant: str, measured: int) -> Cell:
     if cell.text == "reproduced":
         return cell
     off = measured - published
-    share = f", {off / published:+.1%}".replace("-", "−") if published else ""
+    share = f", {_share(off / published)}" if published and off else ""
     return replace(cell, text=f"{cell.text} ({_signed(claim.metric, off).text}{share})")
+
+
+def _share(part: float) -> str:
+    """With one decimal, or as many as show that it is not 0: ``+0.3%``, ``−0.004%``."""
+    decimals = max(1, math.ceil(-math.log10(abs(part))) - 2)
+    return f"{part:+.{decimals}%}".replace("-", "−")
 
 
 def _insertions(cost: Cost) -> str:

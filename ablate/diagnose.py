@@ -19,8 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, RootModel, ValidationError
 
-from ablate.errors import Problem, did_you_mean, listed
-from ablate.yamlevents import printable
+from ablate.errors import Problem, did_you_mean, listed, printable
 from ablate.yamlfile import is_number, place_of
 
 Path = tuple[str | int, ...]

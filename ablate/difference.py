@@ -151,7 +151,7 @@ def compare(a: Variant, b: Variant, names: tuple[str, str] | None = None) -> Com
     return Comparison(
         *(names or (a.name, b.name)),
         _verdict(one, other),
-        (a.identity, a.data.root) == (b.identity, b.data.root),
+        a.sameness == b.sameness,
         tuple(changes),
         without_effect,
         tuple(_of_recipe(a, b)),
@@ -286,7 +286,6 @@ def _of_recipe(a: Variant, b: Variant) -> Iterator[dict[str, Any]]:
     for path, one, other in (
         ("network.input", list(a.shape), list(b.shape)),
         ("network.classes", a.classes, b.classes),
-        ("init.from", a.network.init.from_, b.network.init.from_),
     ):
         if one != other:
             yield {"path": path, "a": one, "b": other}
@@ -296,13 +295,22 @@ def _of_recipe(a: Variant, b: Variant) -> Iterator[dict[str, Any]]:
 def recipe_difference(variant: Variant, baseline: Variant) -> list[dict[str, Any]]:
     """What of train, data and init differs: path, here, there (``baseline``)."""
     own, other = ({"train": _dumped(v.train), "data": _dumped(v.data), "init": _init(v)} for v in (variant, baseline))
+    if all(v.network.weights and v.network.weights.leaves_nothing for v in (variant, baseline)):
+        for init in (own["init"], other["init"]):
+            del init["recipe"]  # it starts nothing
     return [entry for name in own for entry in _compared_keys(name, own[name], other[name])]
 
 
 def _init(variant: Variant) -> dict[str, Any]:
-    init: dict[str, Any] = _dumped(variant.network.init)
-    weights = variant.network.weights
-    return init | ({"from": weights.text} if weights else {})
+    """How parameters start: the recipe, and what is loaded, as written and by content."""
+    spec, weights = variant.network.init, variant.network.weights
+    init: dict[str, Any] = _dumped(spec)
+    if weights is None:
+        return init
+    init |= {"from": weights.text, "weights": weights.identity()}
+    # In their order, of which the first that matches acts.
+    init |= {"rename": [[pattern, new] for pattern, new in spec.rename.items()]} if spec.rename else {}
+    return init | ({} if spec.strict else {"strict": False})
 
 
 def _dumped(section: BaseModel) -> Any:

@@ -38,7 +38,7 @@ class Problem:
     def __str__(self) -> str:
         parts = [str(self.place)] if self.place else []
         if self.path:
-            parts.append(self.path)
+            parts.append(printable(self.path))
         text = ": ".join([*parts, self.message])
         return f"{text}; {self.hint}" if self.hint else text
 
@@ -58,6 +58,11 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[type[UserError], tuple[list[Problem]]]:
         return type(self), (self.problems,)
+
+
+def printable(text: str) -> str:
+    """On one line, and without what would steer a terminal."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

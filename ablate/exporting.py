@@ -126,14 +126,19 @@ def _dots(text: str) -> Iterator[int]:
 
 
 def export(trained: Trained, to: Format, file: Path | None = None) -> Exported:
-    """Write the network to ``file`` (by default named after spec, variant and seed, here), once it was checked.
+    """Write the network to ``file``, once it was checked; by default named after variant and seed, and a new file.
 
     ``UserError`` for a format that is none or lacks its packages, a file that can't be written, and a network that
     can't be exported, or comes out as another.
     """
     if to not in FORMATS:
         raise UserError(Problem(f"no format '{to}'", hint=did_you_mean(to, FORMATS)))
+    named = file is not None
     file = file or Path(_file_name(trained, to))
+    if file.is_dir():
+        raise UserError(Problem(f"'{file}' is a folder", hint=f"name the file in it: {file / _file_name(trained, to)}"))
+    if not named and file.exists():
+        raise UserError(Problem(f"'{file}' is there already", hint=f"-o {file} overwrites it"))
     if file.suffix != SUFFIXES[to]:
         raise UserError(Problem(f"'{file}' is no name for {to}", hint=f"it ends in {SUFFIXES[to]}"))
     if not file.parent.is_dir():
@@ -167,8 +172,12 @@ def _version() -> str:
 
 
 def _file_name(trained: Trained, to: Format) -> str:
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{trained.variant.name}-seed{trained.seed}").lstrip(".-")
-    return f"{plain[:150]}{SUFFIXES[to]}"
+    """Of its own for each variant: where a name can't be a file's as it is, the identity tells it from others."""
+    name = trained.variant.name
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).lstrip(".-")[:120]
+    if plain != name:
+        plain = f"{plain}-{trained.variant.identity[:8]}".lstrip("-")
+    return f"{plain}-seed{trained.seed}{SUFFIXES[to]}"
 
 
 def _safetensors(trained: Trained) -> tuple[bytes, str]:
@@ -261,15 +270,28 @@ def _images(trained: Trained, count: int) -> Tensor:
 
 def _compared(run: Callable[[Tensor], Tensor], trained: Trained, *, exactly: bool = False) -> str:
     """Run both on batches of several sizes. ``UserError`` where they differ by more than rounding."""
-    worst = 0.0
+    worst, finite = 0.0, True
     for count in BATCHES:
         x = _images(trained, count)
         wanted, found = trained.network(x), run(x)
-        scale = max(1.0, float(wanted.abs().max()))
-        difference = float((found - wanted).abs().max()) / scale if found.shape == wanted.shape else float("inf")
-        worst = max(worst, difference if difference == difference else float("inf"))
+        worst = max(worst, _apart(found, wanted))
+        finite = finite and bool(wanted.isfinite().all())
     if worst > (0.0 if exactly else TOLERANCE):
         raise UserError(f"the exported network gives other outputs than the network: they differ by {worst:.1e}")
     sizes = ", ".join(map(str, BATCHES))
     equal = "equal bit for bit" if worst == 0.0 else f"equal to {worst:.1e} of the largest"
-    return f"outputs for batches of {sizes} {equal}"
+    return f"outputs for batches of {sizes} {equal}{'' if finite else ', and not finite, as the network gives them'}"
+
+
+def _apart(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference, relative to the largest output that is a number; NaN and infinities must be equal."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    numbers = wanted.isfinite()
+    equal = (found == wanted) | (found.isnan() & wanted.isnan())
+    if not (equal | (numbers & found.isfinite())).all():
+        return float("inf")
+    if not numbers.any():
+        return 0.0
+    scale = max(1.0, float(wanted[numbers].abs().max()))
+    return float((found - wanted)[numbers].abs().max()) / scale

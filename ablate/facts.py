@@ -149,13 +149,20 @@ def _places(graph: Graph, insertion: str) -> list[str]:
 
 def _inactive(plan: StudyPlan, variant: Variant) -> Iterable[dict[str, Any]]:
     orphaned = {(orphan.path, orphan.layer) for orphan in variant.orphans}
-    made = [*plan.spec.profiled, *(a for level in variant.patched for a in level.assignments), *plan.spec.sets]
+    levels = [a for level in variant.patched for a in level.assignments]
+    made = [*plan.spec.profiled, *levels, *plan.spec.sets]
     for assignment in variant.inactive:
         if (assignment.dotted, assignment.layer) in orphaned:
             continue
-        gone = next((a for a in made if a.value is None and a.path == assignment.path[: len(a.path)]), None)
-        why = f"{gone.dotted} is removed by {gone.layer}" if gone else "what it changes is not there"
+        gone = next((a for a in made if a.value is None and _is_below(assignment, a)), None)
+        over = next((a for a in levels if len(a.path) < len(assignment.path) and _is_below(assignment, a)), None)
+        why = f"{over.layer} puts another {over.dotted} in its place" if over else "what it changes is not there"
+        why = f"{gone.dotted} is removed by {gone.layer}" if gone else why
         yield {"path": assignment.dotted, "value": assignment.value, "layer": assignment.layer, "why": why}
+
+
+def _is_below(assignment: Assignment, other: Assignment) -> bool:
+    return assignment.path[: len(other.path)] == other.path
 
 
 def _orphan(variant: Variant, orphan: Orphan) -> dict[str, Any]:

@@ -461,7 +461,8 @@ def _run_once(
 ) -> tuple[nn.Module, torch.Tensor]:
     with torch.device(device), torch.no_grad(), torch.random.fork_rng(devices=[]):
         # Batch norm over a single value refuses to train; shapes are the same in both modes.
-        module = block.make(params, *shapes).eval()
+        module = block.make(params, *shapes)
+        module.eval()  # whatever it returns: some models' own returns nothing
         return module, module(*(torch.zeros(2, *shape) for shape in shapes))
 
 

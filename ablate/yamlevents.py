@@ -82,11 +82,6 @@ def quoting(word: str) -> str:
     return f"quote text that begins with {word[:1]}: '{word[:40]}'"
 
 
-def printable(text: str) -> str:
-    """On one line, and without what would steer a terminal."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
-
-
 def _refuse_unreadable(text: str, origin: Origin) -> None:
     if len(text.encode("utf-8", "surrogatepass")) > FILE_LIMIT:
         raise UserError(Problem(f"the text is longer than {FILE_LIMIT:,} bytes", place=origin.place()))

@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 from yaml import events as ev
 
-from ablate.errors import Place, Problem, UserError, did_you_mean
-from ablate.yamlevents import FILE_LIMIT, SCALAR_LIMIT, Origin, line_and_column, printable, quoting, read_events
+from ablate.errors import Place, Problem, UserError, did_you_mean, printable
+from ablate.yamlevents import FILE_LIMIT, SCALAR_LIMIT, Origin, line_and_column, quoting, read_events
 
 NUMBER_LIMIT = 1000
 """Characters of one number: Python refuses to print whole numbers of more than 4300 digits."""

@@ -12,7 +12,7 @@ from ablate.builder import noisy_modules
 from ablate.ejecting import About, written
 from ablate.graph import Graph
 
-TITLE = About("a test", ("ablate eject spec.yaml",))
+TITLE = About("a test", "ablate eject spec.yaml")
 
 
 def ejected(graph: Graph, **given: Any) -> str:

@@ -13,7 +13,7 @@ import pytest
 from ablate import stats
 from ablate.cli import main
 from ablate.cost_tables import priced as prices_of
-from ablate.cost_tables import variant_table
+from ablate.cost_tables import variant_table, verdict_of
 from ablate.costing import cost_of
 from ablate.design import study_plan
 from ablate.errors import UserError
@@ -127,6 +127,9 @@ def test_the_formats_and_the_next_command(capsys: pytest.CaptureFixture[str], ti
         (("--variant", "sa"), "no variant 'sa'; one of: between, none, se"),
         (("--variant", "se", "--by", "variant"), "--by variant shows all variants; leave --variant out"),
         (("--profile", "tiny"), "no profile"),
+        (("--latency", "--by", "stage"), "--latency is not measured by stage; --by node times each node"),
+        (("--latency", "--by", "insertion"), "--latency is not measured by insertion"),
+        (("--by", "insertion", "--variant", "none"), "there are no insertions; --by stage, or --by node"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(
@@ -244,12 +247,65 @@ def test_a_published_count_is_printed_as_the_paper_has_it(value: float, printed_
         ("metric: test.accuracy, values: {se: 90}, printed_to: 0.1", "is about counts"),
         ("metric: test.accuracy, values: {se: 90}, not_reproducible: {se: why}", "is about counts"),
         ("metric: params, values: {se: 2.8e+3}, printed_to: 0", "0 is too small; more than 0"),
+        ("metric: params, values: {se: 2.85e+3}, printed_to: 100", "100.0 is no unit of the last digit of 2850.0"),
+        ("metric: params, values: {se: 2.8e+3}, printed_to: 1.0e+5", "is no unit of the last digit of 2800.0"),
+        ("metric: flops, values: {se: -2.8e+3}", "no count is less than 0"),
     ],
 )
 def test_a_claim_that_means_nothing_is_refused(tiny: Path, claim: str, said: str) -> None:
     tiny.write_text(f"{tiny.read_text()}paper:\n  - {{title: A paper, {claim}}}\n")
     with pytest.raises(UserError, match=said):
         study_plan(load(tiny))
+
+
+def test_two_claims_of_one_name_are_refused_with_the_first(tiny: Path) -> None:
+    """Their columns would have one name, and one of them would be lost to whoever reads the table as data."""
+    claims = "  - {title: A, table: 2, metric: params, values: {se: 2.8e+3}}\n" * 2
+    tiny.write_text(f"{tiny.read_text()}paper:\n{claims}")
+    with pytest.raises(UserError, match="'params' of table 2 of 'A' is given twice, first in entry 1"):
+        study_plan(load(tiny))
+
+
+@pytest.mark.parametrize(("published", "text"), [(2.9e9, "2.9 G"), (28e6, "28 M"), (25_557_032, "25.557032 M")])
+def test_a_published_count_shows_the_digits_that_decide_where_none_is_stated(published: float, text: str) -> None:
+    """2.900 G would be a claim of four digits, and the verdict takes it for one of two."""
+    assert format_published("flops", published) == text
+
+
+def test_a_miss_by_little_is_not_printed_as_no_miss(tiny: Path) -> None:
+    tiny.write_text(f"{tiny.read_text()}paper: [{{title: A, metric: params, values: {{se: 2798}}, printed_to: 1}}]\n")
+    plan = study_plan(load(tiny))
+    claim = plan.paper[0]
+    assert verdict_of(claim, "se", 2797).text == "differs (−1, −0.04%)"
+    assert verdict_of(claim.model_copy(update={"values": {"se": 3e7}}), "se", 30_000_001).text.endswith("+0.000003%)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ((), True),
+        (("--set", "train.batch_size=3"), True),
+        (("--set", "data.count={train: 29, test: 7}"), True),
+        (("--set", "network.graph.stem.width=4"), False),
+        (("--set", "data.classes=3"), False),
+        (("--shape", "3x5x5"), False),
+    ],
+)
+def test_a_papers_counts_stand_beside_the_networks_that_they_are_about_alone(
+    capsys: pytest.CaptureFixture[str], tiny: Path, arguments: tuple[str, ...], shown: bool
+) -> None:
+    tiny.write_text(f"{tiny.read_text()}paper: [{{title: A, metric: params, values: {{se: 2797}}}}]\n")
+    out = " ".join(run(capsys, tiny, *arguments).split())
+    assert ("verdict on params" in out) is shown
+    assert ("The paper's counts are not shown: --set changes what they are about." in out) is not shown
+
+
+def test_table_5s_small_profile_keeps_all_its_networks() -> None:
+    """Of the inherited one the first network alone would have had the small size."""
+    small, whole = (study_plan(load(TABLE5, profile=profile)) for profile in ("tiny", None))
+    graphs = [[variant.network.graph for variant in plan.variants] for plan in (small, whole)]
+    assert [[n.name for n in graph.nodes] for graph in graphs[0]] == [[n.name for n in g.nodes] for g in graphs[1]]
+    assert {graph.input_shape for graph in graphs[0]} == {(3, 64, 64)}
 
 
 # ── a level that takes another network ───────────────────────────────────────────────────────────────────────────────
@@ -334,5 +390,8 @@ def test_two_factors_cannot_both_decide_the_network(with_other: Path) -> None:
     spec = level(with_other, "{network: {extends: models/other.yaml}}")
     factor = "    width:\n      narrow: {network.graph.stem.width: 8}\n      wide: {network.graph.stem.width: 16}\n"
     spec.write_text(spec.read_text() + factor)
-    with pytest.raises(UserError, match="both set this path"):
+    with pytest.raises(UserError) as error:
         study_plan(load(spec))
+    # once, and not for each level
+    (problem,) = [each for each in error.value.problems if "both set this path" in each.message]
+    assert problem.message.endswith(": a level of 'attention' is a whole network")

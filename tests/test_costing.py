@@ -266,6 +266,13 @@ def test_activations_are_the_values_of_every_output() -> None:
     assert found.activations == 7 * 11 * 13 + 7
 
 
+def test_a_node_that_passes_on_what_arrives_has_no_activations_of_its_own() -> None:
+    """One network has one count, whether it was written with the identity or without."""
+    graph = graph_of({"a": {"block": "conv", "width": 7}, "i": {"block": "identity"}, "b": {"block": "global_pool"}})
+    for found in (cost_of(graph), cost(build(graph), (1, *graph.input_shape))):
+        assert found.activations == 7 * 11 * 13 + 7
+
+
 def test_costs_are_summed_by_stage_and_by_insertion() -> None:
     found = cost_of(resnet("a: {block: se, at: after stage*}\nb: {block: cbam, at: before head}"))
     stages, insertions = found.by_stage(), found.by_insertion()

@@ -10,10 +10,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from safetensors.torch import save_file
 
 from ablate.beside import drawing_of_comparison, said, sentences, tables
 from ablate.cli import main
-from ablate.design import Variant, study_plan
+from ablate.design import Variant, as_written, study_plan
 from ablate.diagram import fold, mermaid_of, svg
 from ablate.diagram.folding import Box, Frame, Picture, boxes
 from ablate.diagram.labels import texts
@@ -317,6 +318,34 @@ def test_mermaid_escapes_what_it_would_read() -> None:
     assert escaped('"]; click x#2 <b>') == "#34;#93;#59; click x#35;2 #60;b#62;"
 
 
+# ---- weights that they start from ----
+
+
+def from_weights(folder: Path, *inits: dict[str, Any]) -> list[Variant]:
+    """Variants of one network that differ in ``init`` alone."""
+    found = []
+    for init in inits:
+        spec = {"name": "t", "data": DATA, "train": TRAIN, "network": {"graph": GRAPH, "init": init}}
+        (folder / "t.yaml").write_text(json.dumps(spec))
+        found.append(as_written(load(folder / "t.yaml")))
+    return found
+
+
+def test_what_is_loaded_elsewhere_is_said_to_start_otherwise(tmp_path: Path) -> None:
+    state = from_weights(tmp_path, {})[0].network.built(3).state_dict()
+    save_file({name: tensor.clone() for name, tensor in state.items()}, tmp_path / "w.safetensors")
+    swap = {r"body\.0\.conv1\.(.*)": r"body.0.conv2.\1", r"body\.0\.conv2\.(.*)": r"body.0.conv1.\1"}
+    init = {"from": "w.safetensors"}
+    found = compare(*from_weights(tmp_path, init, init | {"rename": swap}))
+    assert (found.verdict, found.same_identity) == ("equal", False)
+    assert [each["path"] for each in found.recipe] == ["init.weights", "init.rename"]
+    assert sentences(found) == "The networks are equal, names included. What differs is how they start."
+    beside_none = compare(*from_weights(tmp_path, {}, init))
+    assert [each["path"] for each in beside_none.recipe] == ["init.from", "init.weights"]
+    recipes = compare(*from_weights(tmp_path, init, init | {"recipe": "trunc_normal"}))
+    assert (recipes.same_identity, recipes.recipe) == (True, ())
+
+
 # ---- the command ----
 
 
@@ -345,6 +374,12 @@ def test_network_files_without_data_are_given_a_shape(tmp_path: Path, capsys: Ca
     files = [str(tmp_path / f"{name}.yaml") for name in "ab"]
     assert main(["diff", *files, "--shape", "3x13x17", "--classes", "5", "--format", "csv"]) == 0
     assert f"c,{3 * 9 * 7},{3 * 9 * 11},{3 * 9 * 4}" in capsys.readouterr().out
+
+
+def test_values_and_a_picture_at_once_are_refused(tiny: Path, capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        main(["diff", str(tiny), "none", "se", "--json", "--mermaid"])
+    assert "not allowed with argument --json" in capsys.readouterr().err
 
 
 def test_a_picture_is_written_and_a_mistake_is_said(tiny: Path, tmp_path: Path, capsys: Captured) -> None:

@@ -100,6 +100,54 @@ def test_a_resnet20_with_cbam_reads_like_a_persons() -> None:
         assert line in text.split("\n")
 
 
+def test_a_docstring_promises_nothing_that_the_code_has_not() -> None:
+    graph = (
+        "graph:\n  stem: {block: conv, width: 8}\n  gate: {block: cbam, reduction: 2}\n  head: {block: classifier%s}\n"
+    )
+    plain, noisy = (ejected(network_of(graph % more).graph) for more in ("", ", dropout: 0.3"))
+    assert "dropout" not in plain.split("import torch", 1)[1]
+    assert '"""Global pooling (of an image), dropout, and a linear layer' not in plain
+    assert "at hidden width 0" not in plain
+    assert '"""Mc(F) ⊙ F."""' in plain
+    assert "self.drop" in noisy
+
+
+def test_a_docstring_speaks_of_no_choice() -> None:
+    from ablate.ejecting.docs import of_composite
+
+    assert of_composite("The class token or the mean of all, dropout, and a linear layer.", {"linear"}) == ""
+    assert of_composite("Layers, normalised first or last: He et al., 2016 (arXiv:1603.05027).", {"conv"}) == (
+        "After He et al., 2016 (arXiv:1603.05027)."
+    )
+    whole = "Two layers with an activation between: Vaswani et al., 2017 (arXiv:1706.03762)."
+    assert of_composite(f"{whole} Biases are optional.", {"linear", "act"}) == whole
+
+
+def test_a_class_that_is_used_at_several_shapes_says_so_in_its_docstring() -> None:
+    text = same(network_of(networks.RESNET20))
+    assert "    (16, 13, 17) -> (16, 13, 17)\n    (16, 13, 17) -> (32, 7, 9)\n" in text
+    assert "# (16, 13, 17) -> " not in text
+
+
+def test_a_default_is_what_several_calls_have() -> None:
+    text = same(network_of(networks.RESNET20))
+    assert "PadShortcut(before=8)" in text
+    assert "PadShortcut(before=16)" in text
+
+
+def test_the_attention_of_tokens_has_no_mask_that_is_none() -> None:
+    tokens = "graph:\n  patch: {block: patch_embed, width: 12, patch: 4}\n  attn: {block: token_attention, heads: 3}\n"
+    text = same(network_of(f"{tokens}  head: {{block: token_classifier, pool: mean}}\n", (3, 8, 8)))
+    assert "F.scaled_dot_product_attention(query, key, value, scale=self.scale)" in text
+
+
+def test_the_head_warns_that_the_first_values_are_not_the_studys() -> None:
+    head = ast.get_docstring(ast.parse(written(network_of(networks.RESNET20).graph, About("t", "EJECT", "EXPORT"))))
+    assert head is not None
+    warning = head.index("WARNING: training from this file alone does not repeat the study.")
+    assert head.index("    EJECT") < warning < head.index("    EXPORT") < head.index("load_state_dict(load_file(")
+
+
 def test_insertions_with_every_residual_come_out_the_same(tmp_path: Path) -> None:
     network = network_of(f"{networks.RESNET20}insert:\n{indent(ATTENTIONS.strip(), '  ')}\n")
     assert in_ruffs_eyes(same(network), tmp_path) == ""
@@ -459,7 +507,7 @@ HOSTILE = 'a"""\nimport os; os.abort()\n\\'
 
 def test_text_of_a_spec_is_never_code() -> None:
     network = network_of(networks.RESNET20)
-    text = written(network.graph, About(HOSTILE, (HOSTILE,)), network.written.calls)
+    text = written(network.graph, About(HOSTILE, HOSTILE, HOSTILE), network.written.calls)
     tree = ast.parse(text)
     head = ast.get_docstring(tree)
     assert head is not None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +243,51 @@ def test_missing_packages_are_named_with_the_line_that_installs_them(
     assert str(error.value) == "ONNX needs the packages onnx and onnxscript; pip install 'ablate-harness[export]'"
 
 
+@pytest.mark.parametrize("to", ["safetensors", "torch-export"])
+def test_weights_that_are_not_finite_leave_as_they_are_and_that_is_said(tmp_path: Path, to: Any) -> None:
+    trained = network("small")
+    with torch.no_grad():
+        trained.network.get_parameter("head.fc.weight")[2] = float("nan")
+        trained.network.get_parameter("head.fc.bias")[3] = float("inf")
+    done = export(trained, to, tmp_path / f"a{exporting.SUFFIXES[to]}")
+    assert "equal bit for bit, and not finite, as the network gives them" in done.checked
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 0.0])
+def test_other_outputs_than_the_networks_infinities_are_found(value: float) -> None:
+    trained = network("small")
+    with torch.no_grad():
+        trained.network.get_parameter("head.fc.bias")[3] = float("inf")
+
+    def run(x: Tensor) -> Tensor:
+        return trained.network(x).masked_fill(torch.arange(7) == 3, value)
+
+    with pytest.raises(UserError, match="gives other outputs"):
+        exporting._compared(run, trained)
+
+
+def test_a_file_that_nobody_named_has_a_name_of_its_own_and_overwrites_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained = network("small")
+    names: list[str] = []
+    for index, name in enumerate(["a" * 200, "a" * 200 + "b", "se/2", "se 2", "…"]):
+        trained.variant.name = name
+        trained.variant.__dict__["identity"] = f"{index:08x}"  # theirs is of networks that differ
+        names.append(exporting._file_name(trained, "safetensors"))
+    assert len(set(names)) == len(names)
+    assert all(name.endswith("-seed3.safetensors") and len(name) < 200 for name in names)
+    trained.variant.name = "plain.2"
+    file = export(trained, "safetensors").file
+    assert str(file) == "plain.2-seed3.safetensors"
+    with pytest.raises(UserError, match=r"is there already; -o plain\S+ overwrites it"):
+        export(trained, "safetensors")
+    export(trained, "safetensors", file)
+    with pytest.raises(UserError, match="is a folder; name the file in it: "):
+        export(trained, "safetensors", tmp_path)
+
+
 # ---- the command ----
 
 
@@ -270,6 +317,17 @@ def test_without_a_study_the_command_writes_what_training_would_start_from(
     wanted = ablate.build(ablate.load(study / "small.yaml"), seed=2).state_dict()
     with safe_open(target, "pt") as file:
         assert all(torch.equal(file.get_tensor(key), wanted[key]) for key in wanted)
+
+
+def test_the_next_command_can_be_typed_whatever_the_file_is_called(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / """it's "$HOME".pt2"""
+    assert main(["export", str(study / "small.yaml"), "--to", "torch-export", "-o", str(target)]) == 0
+    following = capsys.readouterr().out.splitlines()[-1]
+    python, option, code = shlex.split(following.removeprefix("next: "))
+    assert (python, option) == ("python", "-c")
+    assert str(target) in [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
 
 
 def test_a_wrong_seed_ends_the_command_with_2(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -566,6 +566,12 @@ def test_nodes_are_called_as_their_modules_and_functions_by_their_scope() -> Non
     assert graph.repeats["layer1"] == 2
 
 
+def test_a_slice_of_what_a_module_gives_is_no_second_call_of_it() -> None:
+    graph, _ = import_graph(Origin.of("torchvision.models.vision_transformer:VisionTransformer", VIT), (3, 32, 32), 7)
+    assert {"encoder.ln", "getitem", "encoder.layers.encoder_layer_0.self_attention"} <= set(graph.by_name)
+    assert not any("#" in name for name in graph.by_name)
+
+
 @pytest.mark.parametrize(
     ("pattern", "count"),
     [

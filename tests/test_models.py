@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,24 @@ def test_the_file_of_names_loads_a_saved_model_through_the_spec(name: str, tmp_p
     network = study_plan(spec).variants[0].network.built(3).eval()
     x = images(2, 3, SIDE, SIDE)
     assert off(network(x), theirs.eval()(x)) < 1e-5
+
+
+OLD_NAMES = {
+    "densenet121": (r"(denselayer\d+\.(?:norm|conv))(\d\.)", r"\1.\2"),
+    "vit_b_16": (r"mlp\.(0|3)\.", lambda found: f"mlp.linear_{1 if found[1] == '0' else 2}."),
+}
+"""What the files that torchvision publishes are called within, where its models have other names today: both translate
+as they load (``_load_state_dict`` of its densenet.py, ``MLPBlock._load_from_state_dict``)."""
+
+
+@pytest.mark.parametrize("name", OLD_NAMES)
+def test_the_published_files_names_mean_what_the_models_own_do(name: str) -> None:
+    with torch.device("meta"):
+        module = getattr(torchvision.models, name)(weights=None)
+    state = {key: torch.zeros(value.shape[:1]) for key, value in module.state_dict().items()}
+    old = {re.sub(*OLD_NAMES[name], key): value for key, value in state.items()}
+    assert old.keys() != state.keys()
+    assert renamed(old, torchvisions_names(name)).keys() == renamed(state, torchvisions_names(name)).keys()
 
 
 def test_the_pages_example_lacks_nothing_but_the_file_of_weights(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import ablate
 from ablate.design import StudyPlan, as_written, study_plan
 from ablate.errors import UserError
+from ablate.facts import explain
 from ablate.spec import load
 from ablate.yamlfile import dump
 from tests.conftest import TINY
@@ -282,3 +283,16 @@ def test_the_study_records_its_profile_and_its_spec_says_the_same_study_again(ti
     ]
     assert table.caption.startswith("Profile small. ")
     assert table.column("trials")[0].text == "1 of 1"
+
+
+def test_what_a_levels_whole_network_takes_from_the_profile_is_listed() -> None:
+    """Without a word the profile would have made one variant small and left the other as it is."""
+    other = {"graph": {"only": {"block": "conv_bn_act", "width": 7}, "head": {"block": "classifier"}}}
+    small = {"network.graph.stem.width": 3}
+    variants = {"here": {}, "other": {"network": other}}
+    ablation = {"seeds": 1, "design": "variants", "baseline": "here", "variants": variants}
+    plan = planned(small, ablation=ablation)
+    assert [a.dotted for a in plan.variant("here").inactive] == []
+    assert [a.dotted for a in plan.variant("other").inactive] == ["network.graph.stem.width"]
+    (said,) = explain(plan, plan.variant("other")).inactive
+    assert said["why"] == "variant=other puts another network in its place"

@@ -84,6 +84,11 @@ def test_steps_of_a_tenth_are_the_numbers_that_one_would_write() -> None:
     assert values("{float: [-1, 1], step: 1}") == [-1.0, 0.0, 1.0]
 
 
+def test_steps_that_nobody_could_count_are_a_problem_and_no_traceback() -> None:
+    with pytest.raises(UserError, match="too many to tell apart"):
+        values("{float: [1.0e-300, 1.0e+300], step: 1.0e-300}")
+
+
 def test_a_range_without_steps_has_no_count() -> None:
     read = space("  network.params.k: {float: [0.5, 2], log: true}").distributions["network.params.k"]
     assert read.count is None
@@ -154,6 +159,33 @@ def test_a_condition_on_an_inactive_path_does_not_hold(spec: Spec) -> None:
         spec,
     )
     assert grid.count == len(points(grid)) == 2 * 2 + 1
+
+
+def test_a_condition_below_a_path_that_varies_is_about_the_point_and_not_about_the_spec(spec: Spec) -> None:
+    """The spec's own gate is an ``se``: where another stands in its place, there is none whose reduction could vary."""
+    grid = grid_on(
+        space("""\
+  network.insert.gate: {choice: [null, {block: se, at: after stem}, {block: simam, at: after stem}]}
+  network.insert.gate.reduction: {choice: [2, 4], when: {network.insert.gate.block: se}}
+"""),
+        spec,
+    )
+    found = [(each["network.insert.gate"], each.get("network.insert.gate.reduction")) for each in points(grid)]
+    assert [(gate and gate["block"], reduction) for gate, reduction in found] == [
+        (None, None),
+        ("se", 2),
+        ("se", 4),
+        ("simam", None),
+    ]
+
+
+def test_a_condition_that_no_value_of_the_path_above_can_fulfil_is_an_error(spec: Spec) -> None:
+    text = """\
+  network.insert.gate: {choice: [{block: simam, at: after stem}, {block: cbam, at: after stem}]}
+  network.graph.stem.kernel: {choice: [3, 5], when: {network.insert.gate.block: eca}}
+"""
+    with pytest.raises(UserError, match=r"eca' is what no value of 'network\.insert\.gate' in this space has there"):
+        grid_on(space(text), spec)
 
 
 def test_nothing_varies_below_what_null_removes(spec: Spec) -> None:

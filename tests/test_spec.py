@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ablate.collect import Collector
+from ablate.design import as_written, study_plan
 from ablate.errors import Place, UserError
 from ablate.spec import Assignment, Spec, apply, load, null_problem, read_data, read_train
 from ablate.yamlfile import Mapping, parse_value
@@ -214,6 +215,54 @@ def test_a_node_that_a_child_removed_is_known_as_removed_unless_it_comes_back(wr
         write("extends: without.yaml\nnetwork: {graph: {body: {block: identity, from: stem}}}\n", "again.yaml")
     )
     assert apply(again, ()).removed_nodes == frozenset()
+
+
+SUM = """network:
+  graph:
+    side: {block: conv, width: 7, kernel: 3, from: stem}
+    mix: {block: JOIN, from: READ}
+    end: {block: classifier, from: mix}
+"""
+
+
+@pytest.mark.parametrize("join", ["add", "concat"])
+@pytest.mark.parametrize("read", ["[body, side, body]", "[body, side]"])
+@pytest.mark.parametrize("how", ["child", "level", "set"])
+def test_a_resolved_spec_without_a_node_that_a_join_read_can_be_read_again(
+    write: Write, join: str, read: str, how: str
+) -> None:
+    """What a study writes down as its own spec knows of no files, and of nothing that was removed from them."""
+    write(BASE, "models/base.yaml")
+    joined = write(f"extends: models/base.yaml\n{SUM.replace('JOIN', join).replace('READ', read)}", "joined.yaml")
+    if how == "child":
+        spec = load(write("extends: joined.yaml\nnetwork: {graph: {side: null}}\n", "without.yaml"))
+    elif how == "set":
+        spec = load(joined, sets=["network.graph.side=null"])
+    else:
+        level = "{network: {extends: joined.yaml, graph: {side: null}}}"
+        ablation = f"ablation: {{seeds: 1, design: variants, baseline: null, variants: {{w: {level}}}}}\n"
+        spec = load(write(f"extends: models/base.yaml\n{ablation}", "levels.yaml"))
+    written = apply(spec, ()).tree
+    again = load(dict(written))
+    if how == "level":
+        graphs = [study_plan(each).variant("w").network.graph for each in (spec, again)]
+    else:
+        graphs = [as_written(each).network.graph for each in (spec, again)]
+    assert graphs[0].fingerprint == graphs[1].fingerprint
+    assert [node.name for node in graphs[0].nodes] == [node.name for node in graphs[1].nodes]
+    assert "side" not in str(written["network"]) + str(written.get("ablation"))
+
+
+def test_what_one_levels_file_removes_excuses_no_misspelt_name_in_another(write: Write) -> None:
+    write(BASE, "models/base.yaml")
+    joined = SUM.replace("JOIN", "add").replace("READ", "[body, side]")
+    write(f"extends: models/base.yaml\n{joined}", "joined.yaml")
+    variants = "{network: {extends: joined.yaml, graph: {side: null}}}, b: {network.graph.stem.width: 5}"
+    ablation = f"ablation: {{seeds: 1, design: variants, baseline: null, variants: {{a: {variants}}}}}\n"
+    text = f"extends: models/base.yaml\n{ablation}"
+    misspelt = "network: {graph: {more: {block: add, from: [body, side]}}}\n"
+    with pytest.raises(UserError, match="no node 'side'"):
+        study_plan(load(write(text + misspelt, "levels.yaml")))
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,14 @@ targets: [{title: A Paper, metric: params, near: 2000, within: 50}]
     assert f"without any insertion it is {plain:,} already, and no network here has less" in notes(found)
 
 
+def test_where_nothing_varies_no_network_is_described_by_it(search: Search) -> None:
+    found = search("""\
+space: {network.graph.stem.kernel: {choice: [3]}}
+targets: [{title: A Paper, metric: params, near: 2000, within: 50}]
+""")
+    assert "()" not in notes(found)
+
+
 def test_numbers_that_are_reached_each_but_not_together(search: Search) -> None:
     kernels = "space:\n  network.graph.stem.kernel: {choice: [1, 3, 5]}\n"
     first, _, last = search(kernels).networks
@@ -390,3 +398,14 @@ def test_the_whole_space_of_table_5_is_what_a_count_by_hand_says(imagenet: Spec)
     assert sorted((each.totals.params, each.totals.flops) for each in found.kept) == near
     assert len(near) == 15
     assert min(flops for _, flops in expected) > 4.05e9
+
+
+def test_what_acts_nowhere_at_a_point_is_in_no_command(search: Search) -> None:
+    """``reduction`` is no parameter of ``simam``: to set it there would be refused as an unknown key."""
+    found = search("""\
+space:
+  network.insert.gate.block: {choice: [simam, se]}
+  network.insert.gate.reduction: {choice: [2, 8]}
+""")
+    simam = next(each for each in found.networks if each.labels["network.insert.gate.block"] == "simam")
+    assert set(simam.point) == set(simam.labels) == {"network.insert.gate.block"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -87,6 +88,33 @@ def test_an_expression_that_could_take_for_ever_is_refused(pattern: str) -> None
         rename_keys({"a" * 300: 1, "x": 2}, {pattern: "c"})
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(?:(?=a){9000}){90000}.*",
+        "((()){9000}){900000}.*",
+        "(?:(?:a{0}){60000}){60000}.*",
+        r"(?:(?:\b){9000}){90000}.*",
+        r"(a{0})(?:\1{9000}){90000}.*",
+        "(?:(?=(?:(?=(?:(?=a{300})a){300})a){300})a){300}.*",
+    ],
+)
+def test_repeats_of_what_takes_no_character_are_refused(pattern: str) -> None:
+    with pytest.raises(UserError, match=r"takes no character may take for ever|may take too long"):
+        rename_keys({"a" * 300: 1, "x": 2}, {pattern: "c"})
+
+
+def test_repeats_within_one_another_are_looked_through_once() -> None:
+    """Each level looked at twice takes 2²⁷ looks."""
+    assert rename_keys({"x": 2, "a": 3}, {"(?:" * 27 + "a" + "){2}" * 27 + "|a": "c"}) == {"x": 2, "c": 3}
+
+
+def test_a_lookahead_before_each_character_is_no_slow_expression() -> None:
+    names = {f"layer{i}.conv.weight": i for i in range(101)}
+    renamed = rename_keys(names, {r"((?:(?!bn).)*)\.conv\.(.*)": r"\1.c.\2"})
+    assert renamed == {f"layer{i}.c.weight": i for i in range(101)}
+
+
 def test_expressions_that_names_need_are_not_taken_for_slow_ones() -> None:
     rule = r"(?:module\.)?layer(\d+)\.(\d+)\.(?!fc)(conv|bn)(\d)\.(.+)"
     names = [f"module.layer{i}.{j}.{k}1.weight" for i in range(1, 5) for j in range(23) for k in ("conv", "bn")]
@@ -142,6 +170,14 @@ def test_weights_within_a_checkpoint_are_found_and_where_is_said(tmp_path: Path,
     assert (found.taken, found.beside) == (holder, ("epoch", "optimizer"))
 
 
+def test_a_tensor_beside_the_weights_is_not_taken_for_them(tmp_path: Path) -> None:
+    state, path = small(), tmp_path / "a.pt"
+    torch.save({"step": torch.tensor(3), "state_dict": state}, path)
+    found = checkpoint.read(path)
+    assert same(found.tensors, state)
+    assert (found.taken, found.beside) == ("state_dict", ("step",))
+
+
 def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     for value in (2.0, 3.0):
@@ -189,6 +225,46 @@ def test_files_that_are_no_checkpoints_are_refused_with_what_they_look_like(tmp_
         said = refusal(tmp_path / name)
         assert words in said, (name, said)
         assert str(tmp_path / name) in said
+
+
+def doubled(times: int) -> Any:
+    value: Any = (1, 2)
+    for _ in range(times):
+        value = (value, value)
+    return value
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("where", ["value", "set"])
+def test_tuples_that_would_take_for_ever_to_hash_are_refused(tmp_path: Path, zipped: bool, where: str) -> None:
+    class Hashed:
+        def __reduce__(self) -> Any:
+            return (set, ([doubled(45)],))
+
+    path = tmp_path / "a.pt"
+    content = {"a": torch.ones(3), "b": Hashed() if where == "set" else doubled(45)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert "tuples within tuples that would take for ever to read" in refusal(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_checkpoints_hold_beside_weights_is_not_refused(tmp_path: Path, zipped: bool) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.Conv2d(7, 5, 1))
+    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.95))
+    network(torch.randn(2, 3, 11, 11)).sum().backward()
+    optimizer.step()
+    beside = {"size": torch.Size([3, 5]), "names": tuple(f"class {i}" for i in range(1000)), ("a", (2, 3)): {5: None}}
+    content = {"model": network.state_dict(), "optimizer": optimizer.state_dict(), "shape": ((2, 3), (5,)), **beside}
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    assert same(checkpoint.read(tmp_path / "a.pt").tensors, network.state_dict())
+
+
+def test_a_key_of_tuples_is_refused_before_it_is_hashed(tmp_path: Path) -> None:
+    """{(…): 1} behind the magic number and the protocol, as files were before torch 1.6."""
+    head = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}."
+    key = b"K\x01" + b"q\x00h\x00\x86" * 45
+    (tmp_path / "a.pt").write_bytes(head + b"\x80\x02}" + key + b"K\x01s.")
+    assert "tuples within tuples that would take for ever to read" in refusal(tmp_path / "a.pt")
 
 
 def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
@@ -304,9 +380,44 @@ def test_what_strict_false_leaves_out_is_as_initialised_and_listed(tmp_path: Pat
     )
 
 
+def test_a_file_from_before_batch_norm_counted_batches_loads_and_the_counts_are_listed(
+    tmp_path: Path, other: State
+) -> None:
+    """torch reads such files too, also strictly: its own ResNet-18's weights were one."""
+    old = {name: value for name, value in other.items() if not name.endswith("num_batches_tracked")}
+    counts = sorted(other.keys() - old.keys())
+    save_file(old, tmp_path / "w.safetensors")
+    weights = variant(tmp_path, {"from": "w.safetensors"}).network.weights
+    assert counts
+    assert weights is not None
+    assert sorted(weights.facts(0)["as_initialised"]) == counts
+
+
+def test_one_count_that_is_missing_beside_others_is_a_mistake(tmp_path: Path, other: State) -> None:
+    name = next(name for name in other if name.endswith("num_batches_tracked"))
+    save_file({key: value for key, value in other.items() if key != name}, tmp_path / "w.safetensors")
+    assert f"the file has no weight for '{name}'" in said(tmp_path, {"from": "w.safetensors"})[0]
+
+
 def test_a_file_of_which_nothing_fits_is_an_error_even_when_not_strict(tmp_path: Path) -> None:
     save_file({"x": torch.ones(2)}, tmp_path / "w.safetensors")
     assert "no weight of the file has a name" in said(tmp_path, {"from": "w.safetensors", "strict": False})[0]
+
+
+def test_counts_of_batches_alone_are_no_weights_to_start_from(tmp_path: Path, other: State) -> None:
+    counts = {name: value for name, value in other.items() if name.endswith("num_batches_tracked")}
+    assert counts
+    save_file(counts, tmp_path / "w.safetensors")
+    assert "of a parameter's; the file has " in said(tmp_path, {"from": "w.safetensors", "strict": False})[0]
+
+
+def test_a_rule_that_is_there_is_not_advised_again(tmp_path: Path, other: State) -> None:
+    there = {f"module.{name}": tensor for name, tensor in (other | {"x": torch.ones(2)}).items()}
+    save_file(there, tmp_path / "w.safetensors")
+    lines = said(tmp_path, {"from": "w.safetensors", "rename": {r"module\.(.*)": r"\1"}})
+    assert len(lines) == 1
+    assert "DataParallel" not in lines[0]
+    assert "init.rename maps names" in lines[0]
 
 
 def test_the_prefix_of_data_parallel_is_named_and_not_taken_off(tmp_path: Path, other: State) -> None:
@@ -322,6 +433,38 @@ def test_a_wrong_rule_is_said_at_its_place(tmp_path: Path, other: State) -> None
     line = said(tmp_path, {"from": "w.safetensors", "rename": {"stem.*weight": "x"}})[0]
     assert "network.init.rename: 'stem." in line
     assert "both become 'x'" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("stem.conv.weight", float("nan"), "holds values that are not finite: 'stem.conv.weight'"),
+        ("head.fc.bias", float("-inf"), "holds values that are not finite: 'head.fc.bias'"),
+        ("body.bn1.running_mean", float("inf"), "holds values that are not finite: 'body.bn1.running_mean'"),
+        ("body.bn2.running_var", -0.5, "holds a variance below 0 (-0.5): 'body.bn2.running_var'"),
+    ],
+)
+def test_values_that_no_training_leaves_are_refused(
+    tmp_path: Path, other: State, name: str, value: float, words: str
+) -> None:
+    other[name].view(-1)[2] = value
+    save_file(other, tmp_path / "w.safetensors")
+    assert words in said(tmp_path, {"from": "w.safetensors"})[0]
+
+
+def test_values_beyond_the_networks_precision_are_refused(tmp_path: Path, other: State) -> None:
+    save_file(other | {"head.fc.bias": other["head.fc.bias"].double() + 1e300}, tmp_path / "w.safetensors")
+    assert "holds values that are not finite as float32" in said(tmp_path, {"from": "w.safetensors"})[0]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("rename", [{}, {r"(head\.fc\.)weight": [r"\1a", r"\1b"]}])
+def test_tensors_without_a_shape_are_refused(tmp_path: Path, other: State, rename: dict[str, Any]) -> None:
+    other["head.fc.weight"] = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(3, 3)])
+    torch.save(other, tmp_path / "n.pt")
+    lines = "\n".join(said(tmp_path, {"from": "n.pt", "rename": rename}))
+    assert "'head.fc.weight' " in lines
+    assert "nested, sparse, quantised, or without values" in lines
 
 
 def test_another_precision_is_converted_and_listed_and_another_kind_is_refused(tmp_path: Path, other: State) -> None:
@@ -356,6 +499,12 @@ def test_a_key_about_weights_without_any_is_an_error(tmp_path: Path, key: str) -
     assert f"network.init.{key}: has no use without init.from" in said(tmp_path, {key: value})[0]
 
 
+def test_a_pattern_that_would_steer_a_terminal_is_escaped_where_it_is_wrong(tmp_path: Path, other: State) -> None:
+    line = said(tmp_path, {"from": "w.safetensors", "rename": {"x\u202e\u009b2J": "y"}})[0]
+    assert line.isprintable()
+    assert r"network.init.rename.x\u202e\x9b2J" in line
+
+
 # ---- identity ----
 
 
@@ -383,6 +532,37 @@ def test_the_same_weights_at_other_places_are_another_network(tmp_path: Path, ot
     one = variant(tmp_path, {"from": "w.safetensors"}).identity
     rename = {r"body\.conv1\.(.*)": r"body.conv2.\1", r"body\.conv2\.(.*)": r"body.conv1.\1"}
     assert variant(tmp_path, {"from": "w.safetensors", "rename": rename}).identity != one
+
+
+def test_a_recipe_that_starts_nothing_is_no_part_of_the_identity(tmp_path: Path, other: State) -> None:
+    init: dict[str, Any] = {"from": "w.safetensors"}
+    recipes = [{"recipe": name} for name in ("torch_default", "trunc_normal")]
+    assert len({variant(tmp_path, init | each).identity for each in recipes}) == 1
+    anew = init | {"set": {"head": {"normal": 0.3}}}
+    assert len({variant(tmp_path, anew | each).identity for each in recipes}) == 1
+    del other["head.fc.weight"]
+    save_file(other, tmp_path / "w.safetensors")
+    assert len({variant(tmp_path, init | each | {"strict": False}).identity for each in recipes}) == 2
+    assert len({variant(tmp_path, each).identity for each in recipes}) == 2
+
+
+def test_levels_of_a_recipe_that_starts_nothing_are_refused(tmp_path: Path, other: State) -> None:
+    network = {"graph": GRAPH, "init": {"from": "w.safetensors"}}
+    levels = {"as is": {}, "other": {"network.init.recipe": "trunc_normal"}}
+    ablation = {"seeds": 1, "factors": {"start": levels}, "baseline": {"start": "as is"}}
+    path = tmp_path / "spec.yaml"
+    path.write_text(json.dumps({"name": "s", "data": DATA, "train": TRAIN, "network": network, "ablation": ablation}))
+    with pytest.raises(UserError, match=r"setting network\.init\.recipe changes nothing"):
+        study_plan(load(path))
+
+
+def test_axes_of_size_one_at_the_end_of_a_weight_change_no_identity(tmp_path: Path, other: State) -> None:
+    one = variant(tmp_path, {"from": "w.safetensors"}).identity
+    other["head.fc.weight"] = other["head.fc.weight"][..., None, None]
+    save_file(other, tmp_path / "w.safetensors")
+    found = variant(tmp_path, {"from": "w.safetensors"})
+    assert torch.equal(found.network.built(0).get_parameter("head.fc.weight"), other["head.fc.weight"][..., 0, 0])
+    assert found.identity == one
 
 
 # ---- what a spec may reach ----
@@ -419,12 +599,17 @@ def test_a_path_on_the_command_line_starts_where_the_user_is(
         ("study:nowhere/none", "no study at 'nowhere/none'"),
         ("torchvision:ResNet50_Weights.IMAGENET1K_V3", "did you mean 'ResNet50_Weights.IMAGENET1K_V"),
         ("torchvision:ResNet50_Weights", "has several weights; one of: ResNet50_Weights.IMAGENET1K_V1"),
+        ("torchvision:resnet50", "'resnet50' is a model; its weights: ResNet50_Weights.IMAGENET1K_V1"),
+        ("folder.pt", "'folder.pt' is a folder"),
+        ("pipe.pt", "'pipe.pt' is no plain file that can be read"),
         ("", "names no weights"),
     ],
 )
 def test_a_source_that_is_not_there_is_an_error_with_the_nearest(
     tmp_path: Path, other: State, name: str, words: str
 ) -> None:
+    (tmp_path / "folder.pt").mkdir()
+    os.mkfifo(tmp_path / "pipe.pt")
     assert words in said(tmp_path, {"from": name})[0]
 
 
@@ -602,6 +787,14 @@ def test_weights_that_changed_since_the_plan_are_refused_where_they_are_read(tmp
     (tmp_path / "w.safetensors").unlink()
     with pytest.raises(WeightsChanged, match="cannot be read"):
         train(trial, data)
+
+
+def test_a_network_is_not_built_from_a_file_that_changed_since_the_spec_was_read(tmp_path: Path, other: State) -> None:
+    found = variant(tmp_path, {"from": "w.safetensors"})
+    other["head.fc.bias"] += 1
+    save_file(other, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsChanged, match="holds other weights than when the study was planned"):
+        found.network.built(0)
 
 
 def test_a_trial_with_weights_crosses_to_a_worker(tmp_path: Path, other: State) -> None:

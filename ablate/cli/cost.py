@@ -68,6 +68,9 @@ def _next(options: argparse.Namespace) -> str:
 def _tables(options: argparse.Namespace) -> list[Table]:
     from ablate import cost_tables
 
+    if options.latency and options.by in ("stage", "insertion"):
+        hint = "--by node times each node, --by variant each network"
+        raise UserError(Problem(f"--latency is not measured by {options.by}", hint=hint))
     plan = load_plan(options.spec, options)
     variants = _chosen(plan, options)
     compares = options.variant is None and (len(variants) > 1 or bool(plan.paper))
@@ -84,6 +87,8 @@ def _tables(options: argparse.Namespace) -> list[Table]:
             tables.append(cost_tables.group_table("insertion", prices))
         return tables
     prices, said = _priced(plan, variants, options, by_node=False)
+    if by == "insertion" and not any(each.cost.by_insertion() for each in prices):
+        raise UserError(Problem("--by insertion: there are no insertions", hint="--by stage, or --by node"))
     return [cost_tables.group_table(by, prices, said)]
 
 

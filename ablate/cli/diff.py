@@ -35,8 +35,9 @@ def add(commands: Commands) -> None:
     settable(diff)
     shapeable(diff)
     diff.add_argument("--format", choices=FORMATS, default="terminal")
-    diff.add_argument("--json", action="store_true", help="everything, as values")
-    diff.add_argument("--mermaid", action="store_true", help="the picture, as Mermaid text")
+    output = diff.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="everything, as values")
+    output.add_argument("--mermaid", action="store_true", help="the picture, as Mermaid text")
     diff.add_argument("--svg", type=Path, metavar="FILE", help="write the picture there")
     diff.set_defaults(command=_diff)
 

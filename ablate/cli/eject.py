@@ -41,6 +41,6 @@ def _eject(options: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"{options.output}: {error.strerror}") from None
     count = text.count("\n")
-    print(f"wrote {options.output}: {count} lines; run, and equal to the network bit for bit for two random inputs")
-    print(f"next: {weights}   (the weights that it takes)")
+    print(f"wrote {options.output}: {count} lines; run; outputs and gradients equal to the network bit for bit")
+    print(f"next: {weights}   (the weights that it takes: without them it starts otherwise than the study)")
     return 0

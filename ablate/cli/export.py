@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablate.cli.common import Commands, again, load_plan, loaded, shapeable, takes_spec
 from ablate.errors import UserError
 
+if TYPE_CHECKING:
+    from ablate.exporting import Exported
+
 FORMATS = ("safetensors", "onnx", "torch-export")
-_NEXT = {
-    "onnx": "python -c \"import onnxruntime; print(onnxruntime.InferenceSession('{file}').get_inputs()[0])\"",
-    "torch-export": "python -c \"import torch; print(torch.export.load('{file}').module())\"",
+_LOOKS = {
+    "onnx": ("import onnxruntime; print(onnxruntime.InferenceSession(", ").get_inputs()[0])"),
+    "torch-export": ("import torch; print(torch.export.load(", ").module())"),
 }
 
 
@@ -24,7 +29,8 @@ def add(commands: Commands) -> None:
     export.add_argument("--seed", type=int, help="of the initialisation, or of the study's trial (default: the first)")
     export.add_argument("--study", type=Path, metavar="STUDY", help="weights as trained there; without it, as started")
     export.add_argument("--to", choices=FORMATS, required=True, help="weights alone, or the network with its weights")
-    export.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: VARIANT-seedN and the suffix, here")
+    where = "overwritten if it is there; default: VARIANT-seedN and the suffix, here, which is not"
+    export.add_argument("-o", "--output", type=Path, metavar="FILE", help=where)
     export.set_defaults(command=_export)
 
 
@@ -44,8 +50,13 @@ def _export(options: argparse.Namespace) -> int:
     done = export(chosen, options.to, options.output)
     print(f"wrote {done.file}: {done.variant}, seed {done.seed}, {done.origin}")
     print(f"checked: {done.checked}")
-    file = shlex.quote(str(done.file))
-    part = " --set network.init.strict=false" if options.variant else ""  # other variants may lack some
-    start = f"ablate plan {again(options)} --set network.init.from={file}{part}"
-    print(f"next: {_NEXT[done.to].format(file=done.file) if done.to in _NEXT else start}")
+    print(f"next: {_next(done, options)}")
     return 0
+
+
+def _next(done: Exported, options: argparse.Namespace) -> str:
+    if done.to in _LOOKS:
+        code = json.dumps(str(done.file), ensure_ascii=False).join(_LOOKS[done.to])
+        return shlex.join(["python", "-c", code])
+    part = " --set network.init.strict=false" if options.variant else ""  # other variants may lack some
+    return f"ablate plan {again(options)} --set {shlex.quote(f'network.init.from={done.file}')}{part}"

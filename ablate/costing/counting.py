@@ -38,7 +38,7 @@ class NodeCost:
     params: int
     flops: int
     activations: int
-    """Values in the node's output."""
+    """Values in the node's output; none where it passes on what arrives."""
     insertion: str | None = None
     uncounted: tuple[str, ...] = ()
 
@@ -93,9 +93,8 @@ def cost_of(graph: Graph) -> Cost:
         params, flops, uncounted = _leaf_cost(node.block, node.params.model_dump_json(), node.shapes)  # type: ignore[arg-type]
         own = 0 if node.module in counted else params
         counted.add(node.module)
-        rows.append(
-            NodeCost(node.name, node.block.name, node.shape, own, flops, prod(node.shape), node.insertion, uncounted)
-        )
+        values = 0 if node.is_identity else prod(node.shape)
+        rows.append(NodeCost(node.name, node.block.name, node.shape, own, flops, values, node.insertion, uncounted))
     return Cost(graph.input_shape, tuple(rows))
 
 
@@ -117,7 +116,8 @@ def cost(network: fx.GraphModule, input_shape: Shape) -> Cost:
         seen.update(own)
         kind = module.block if isinstance(module, PassThrough) else getattr(type(module), "name", type(module).__name__)
         params = sum(own.values())
-        rows.append(NodeCost(names.get(call, target), kind, shape, params, flops, prod(shape), None, uncounted))
+        values = 0 if isinstance(module, PassThrough) else prod(shape)
+        rows.append(NodeCost(names.get(call, target), kind, shape, params, flops, values, None, uncounted))
     return Cost(tuple(input_shape[1:]), tuple(rows))
 
 
@@ -158,7 +158,8 @@ class _Counter(fx.Interpreter):
 def _leaf_cost(block: type[Block], params_json: str, shapes: tuple[Shape, ...]) -> tuple[int, int, tuple[str, ...]]:
     params: BlockParams = block.Params.model_validate_json(params_json)
     with torch.random.fork_rng(devices=[]):
-        module = block.make(params, *shapes).eval()
+        module = block.make(params, *shapes)
+    module.eval()  # whatever it returns: some models' own returns nothing
     flops, uncounted = count_flops(module, shapes)
     return sum(p.numel() for p in module.parameters()), flops, uncounted
 

@@ -36,12 +36,20 @@ def check_paths(design: str, factors: Factors, sets: Iterable[Assignment], colle
 def _check_factors(made: list[tuple[Level, Assignment]], collector: Collector) -> None:
     owners: dict[Keys, str] = {}
     stated = _stated(made)
+    said: set[tuple[str, str]] = set()
     for level, assignment in made:
         owner = owners.setdefault(assignment.path, level.factor)
         others = {} if assignment.value is None else stated.get(assignment.path, {})
         other = next((name for name in others if name != level.factor), None)
         if owner != level.factor:
             message = f"factors '{owner}' and '{level.factor}' both set this path"
+        elif other is not None and others[other].path == ("network",):
+            if (other, level.factor) in said:
+                continue
+            said.add((other, level.factor))
+            message = (
+                f"factors '{other}' and '{level.factor}' both set this path: a level of '{other}' is a whole network"
+            )
         elif other is not None:
             message = f"factors '{other}' and '{level.factor}' both set this path: '{other}' in {others[other].dotted}"
         else:

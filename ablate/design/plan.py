@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ablate import yamlfile
 from ablate.block import Shape
@@ -19,11 +20,12 @@ from ablate.design.conflicts import check_paths
 from ablate.design.levels import Factors, Level, read_ablation, read_factors, read_seeds
 from ablate.design.own_keys import own_key_problems, without_repeats
 from ablate.design.variant import Variant
+from ablate.diagnose import shown
 from ablate.errors import Problem, UserError, did_you_mean
 from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec
 from ablate.network import Network, Permission, check_parameters_used, read_network, with_weights
 from ablate.recipe import check_recipe
-from ablate.spec import Spec, apply, read_data, read_paper, read_section, read_train
+from ablate.spec import Assignment, Spec, apply, read_data, read_paper, read_section, read_train
 from ablate.trainable import resolve
 
 MOST_TRIALS = 100_000
@@ -121,7 +123,13 @@ def _once_each(combined: Combined, factors: Factors, ablation: AblationSpec | No
 
 def _check_published(paper: list[PaperClaim], variants: list[Variant], collector: Collector) -> None:
     names = [variant.name for variant in variants]
+    first: dict[tuple[str, str, str], int] = {}
     for index, claim in enumerate(paper):
+        before = first.setdefault((claim.title, str(claim.table), claim.metric), index)
+        if before != index:
+            of = "" if claim.table is None else f" of table {claim.table}"
+            message = f"'{claim.metric}'{of} of '{claim.title}' is given twice, first in entry {before + 1}"
+            collector.add(("paper", index), message, "put the values together, or say the table", key=False)
         for name in claim.values:
             if name not in names:
                 collector.add(("paper", index, "values", name), f"no variant '{name}'", did_you_mean(name, names))
@@ -133,6 +141,21 @@ def _check_published(paper: list[PaperClaim], variants: list[Variant], collector
             if key in claim.model_fields_set and claim.metric not in COUNTS:
                 message = f"is about counts, and '{claim.metric}' is measured with an error"
                 collector.add(("paper", index, key), message, "metric: params, or flops")
+        if claim.metric in COUNTS:
+            _check_counts(claim, index, collector)
+
+
+def _check_counts(claim: PaperClaim, index: int, collector: Collector) -> None:
+    """Published counts are none below 0, and whole multiples of what a unit of their last digit is worth."""
+    for name, value in claim.values.items():
+        units = abs(value) / (claim.printed_to or 1.0)
+        if value < 0:
+            collector.add(("paper", index, "values", name), f"{shown(value)}: no count is less than 0", key=False)
+        elif claim.printed_to is not None and abs(units - round(units)) > min(1e-6 * max(units, 1.0), 0.01):
+            message = (
+                f"{shown(claim.printed_to)} is no unit of the last digit of {shown(value)}, published for '{name}'"
+            )
+            collector.add(("paper", index, "printed_to"), message, "1.0e+5 for 28.0e+6, printed as 28.0 M", key=False)
 
 
 def _check_columns(report: ReportSpec, variants: list[Variant], collector: Collector) -> None:
@@ -224,6 +247,7 @@ def _variant(
     overridden = [a for a in spec.profiled if any(a.path[: len(level.path)] == level.path for level in made)]
     wanted = [*(a for a in spec.profiled if a not in overridden), *made, *spec.sets]
     idle = [a for a in wanted if a in applied.inactive or (a.dotted, a.layer) in dropped]
+    idle += [a for a in overridden if any(_is_replaced(a, level) for level in made)]
     return Variant(
         name,
         {level.factor: level.name for level in levels},
@@ -239,6 +263,17 @@ def _variant(
         trainable=trainable,
         tree=applied.tree,
     )
+
+
+def _is_replaced(profiled: Assignment, level: Assignment) -> bool:
+    """Whether a level puts a mapping, and none that says this, over what a profile assigns; a network says it all."""
+    depth = len(level.path)
+    if not (profiled.path[:depth] == level.path and len(profiled.path) > depth and isinstance(level.value, dict)):
+        return False
+    stated: Any = level.value
+    for part in profiled.path[depth:]:
+        stated = stated.get(part) if isinstance(stated, dict) else None
+    return level.path == ("network",) or stated is None
 
 
 def root_is_trusted(spec: Spec) -> bool:

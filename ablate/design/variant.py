@@ -56,14 +56,17 @@ class Variant:
         return {
             "format": IDENTITY_FORMAT,
             "network": self.network.graph.canonical,
-            "init": self.network.init.model_dump(mode="json") | self._loaded(),
+            "init": self._init(),
             "train": self.train.identity() | self.trainable.identity(self.network.graph),
             "data": self.data.identity(),
         }
 
-    def _loaded(self) -> dict[str, str]:
-        """By content, and only where there is some: the others keep their identities."""
-        return {"weights": self.network.weights.identity()} if self.network.weights else {}
+    def _init(self) -> dict[str, Any]:
+        """The recipe where it starts anything, and what is loaded, by content; without weights it is the recipe."""
+        recipe, weights = self.network.init.model_dump(mode="json"), self.network.weights
+        if weights is None:
+            return recipe
+        return ({} if weights.leaves_nothing else recipe) | {"weights": weights.identity()}
 
     @cached_property
     def identity(self) -> str:

@@ -60,7 +60,7 @@ class Parameter:
         if self.is_module:
             return "nn.Module | None" if self.has_default else "nn.Module"
         kinds = dict.fromkeys(type(value).__name__ for value in self.values if value is not None)
-        names = [{"tuple": "tuple[int, ...]"}.get(kind, kind) for kind in kinds if kind != "Code"]
+        names = [{"tuple": "tuple[int, ...]", "list": "list[int]"}.get(kind, kind) for kind in kinds if kind != "Code"]
         return " | ".join([*names, *(["None"] if None in self.values else [])])
 
     @property
@@ -161,9 +161,8 @@ def _default(parameter: Parameter) -> Value:
     if parameter.role == "stride" and any(same(value, 1) for value in parameter.values):
         return 1
     (value, count), *_ = Counter(map(repr, parameter.values)).most_common(1)
-    return (
-        next(each for each in parameter.values if repr(each) == value) if 2 * count >= len(parameter.values) else ABSENT
-    )
+    is_usual = count > 1 and 2 * count >= len(parameter.values)
+    return next(each for each in parameter.values if repr(each) == value) if is_usual else ABSENT
 
 
 def _derived(hole: Hole, parameters: Iterable[Parameter]) -> Code | None:

@@ -1,4 +1,4 @@
-"""The whole file: what it is, its imports, its classes, and a run that shows that it works."""
+"""The whole file: what it is, its imports, its classes, and what it does when it is run; then it is checked."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
-from ablate.builder import build
 from ablate.costing import cost_of
+from ablate.ejecting.checking import check
 from ablate.ejecting.make import expression
 from ablate.ejecting.modules import Modules
 from ablate.ejecting.pretty import docstring, text_of
 from ablate.ejecting.regions import Regions
-from ablate.ejecting.source import IMPORTS, CannotEject, Sheet
+from ablate.ejecting.source import IMPORTS, Sheet
 from ablate.ejecting.writer import Writer
 from ablate.graph import Call, Graph
 
@@ -32,8 +29,10 @@ class About:
 
     title: str
     """The study and the variant."""
-    commands: tuple[str, ...] = ()
-    """What wrote the file, and what writes its weights."""
+    command: str = "ablate eject SPEC"
+    """What wrote the file."""
+    weights: str = "ablate export SPEC --to safetensors"
+    """What writes its weights."""
 
 
 def written(graph: Graph, about: About, calls: Mapping[str, Call] | None = None) -> str:
@@ -110,11 +109,20 @@ def _head(graph: Graph, about: About, draws: bool, tables: Collection[str]) -> s
         f"{graph.input_shape}.",
         f"Graph {graph.fingerprint}. Written by ablate, which it does not need:",
         "",
-        *(f"    {command}" for command in about.commands),
+        f"    {about.command}",
         "",
-        "``Network()`` starts as torch has it. The names and shapes of the weights are those of the network in ablate:",
-        '``Network().load_state_dict(weights, strict=True)`` takes what "ablate export" writes, and then gives what it',
-        "gives, bit for bit. Shapes in comments are those of one example, without the batch.",
+        "WARNING: training from this file alone does not repeat the study. ``Network()`` starts with torch's own first",
+        "values, not with those of the study's seeds. This writes the study's (with --seed N, those of seed N):",
+        "",
+        f"    {about.weights}",
+        "",
+        "and this loads them, after which the outputs are those of the network in ablate, bit for bit:",
+        "",
+        "    from safetensors.torch import load_file",
+        "    network = Network()",
+        '    network.load_state_dict(load_file("FILE.safetensors"), strict=True)',
+        "",
+        "Shapes, in comments and docstrings, are those of one example, without the batch.",
     ]
     if draws:
         lines += [
@@ -126,23 +134,3 @@ def _head(graph: Graph, about: About, draws: bool, tables: Collection[str]) -> s
         lines += ["", f"Computed once, and zeros here until the weights are loaded: {', '.join(sorted(tables))}."]
     lines += ["", f"The blocks' code is ablate's ({LICENSE}), or that of who wrote the block."]
     return "\n".join(lines)
-
-
-def check(text: str, graph: Graph) -> None:
-    """Run the file: the same weights by the same names in the same order, and equal outputs for two random examples."""
-    space: dict[str, Any] = {"__name__": "ejected"}
-    exec(compile(text, "<ejected>", "exec"), space)
-    ours, theirs = build(graph).eval(), space["Network"]().eval()
-    weights = ours.state_dict()
-    if list(theirs.state_dict()) != list(weights) or _names(ours) != _names(theirs):
-        missing = sorted(set(weights) ^ set(theirs.state_dict())) or ["their order"]
-        raise CannotEject(f"came out with other weights than the network has: {', '.join(missing[:3])}")
-    theirs.load_state_dict(weights, strict=True)
-    inputs = torch.randn(2, *graph.input_shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        if not torch.equal(ours(inputs).nan_to_num(), theirs(inputs).nan_to_num()):
-            raise CannotEject("came out with other outputs than the network gives")
-
-
-def _names(network: nn.Module) -> list[str]:
-    return [name for name, _ in network.named_parameters()]

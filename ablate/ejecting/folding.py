@@ -30,6 +30,8 @@ class Folder(ast.NodeTransformer):
         self, module: nn.Module, names: Mapping[str, Any], set_later: frozenset[str], name_of: Callable[[Any], str]
     ) -> None:
         self.module, self.names, self.set_later, self.name_of = module, names, set_later | CHANGING, name_of
+        self.left_out = False
+        """Whether there was a branch that is never taken, other than one that complains."""
 
     def block(self, statements: Sequence[ast.stmt]) -> list[ast.stmt]:
         """Statements with branches that are never taken left out, and what stands behind a ``return``."""
@@ -48,7 +50,9 @@ class Folder(ast.NodeTransformer):
     def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
         test = self.visit(node.test)
         try:
-            return self.block(node.body if self.value(test) else node.orelse)
+            taken, left = (node.body, node.orelse) if self.value(test) else (node.orelse, node.body)
+            self.left_out = self.left_out or any(not isinstance(each, ast.Raise) for each in left)
+            return self.block(taken)
         except NotConstant:
             node.test, node.body, node.orelse = test, self.block(node.body) or [ast.Pass()], self.block(node.orelse)
             return node
@@ -57,6 +61,7 @@ class Folder(ast.NodeTransformer):
         test = self.visit(node.test)
         try:
             chosen: ast.expr = self.visit(node.body if self.value(test) else node.orelse)
+            self.left_out = True
             return chosen
         except NotConstant:
             node.test, node.body, node.orelse = test, self.visit(node.body), self.visit(node.orelse)
@@ -188,14 +193,20 @@ def constant_of(tree: ast.FunctionDef) -> ast.Constant | None:
     return None
 
 
+def _is_no_mask(word: ast.keyword) -> bool:
+    """``attn_mask=None``, as torch has it anyway."""
+    return word.arg == "attn_mask" and isinstance(word.value, ast.Constant) and word.value.value is None
+
+
 class WithoutCalls(ast.NodeTransformer):
-    """``attn_mask=self.mask(x)`` is ``attn_mask=None`` where the method returns that and nothing else."""
+    """``attn_mask=self.mask(x)`` is left out where the method returns ``None`` and nothing else."""
 
     def __init__(self, constants: Mapping[str, ast.Constant]) -> None:
         self.constants = constants
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
+        node.keywords = [each for each in node.keywords if not _is_no_mask(each)]
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=name)) if name in self.constants:
                 plain = all(isinstance(each, ast.Name | ast.Constant) for each in node.args) and not node.keywords

@@ -29,15 +29,16 @@ class Step:
     comment: str = ""
 
 
-def forward(steps: Sequence[Step], inputs: int, output: int, above: Sequence[str] = ()) -> ast.FunctionDef:
-    """``def forward(self, x)`` of these steps, in their order. Inputs are -1, -2, …"""
-    return _Writer(steps, inputs, output).function(above)
+def forward(steps: Sequence[Step], inputs: int, output: int) -> ast.FunctionDef:
+    """``def forward(self, x)`` of these steps, in their order. Inputs are -1, -2, …; 0 of them: ``*x``, any number."""
+    return _Writer(steps, inputs, output).function()
 
 
 class _Writer:
     def __init__(self, steps: Sequence[Step], inputs: int, output: int) -> None:
         self.steps, self.output = steps, output
-        self.arguments = ["x"] if inputs == 1 else [f"x{index}" for index in range(inputs)]
+        self.is_open = inputs == 0
+        self.arguments = ["x"] if inputs < 2 else [f"x{index}" for index in range(inputs)]
         self.readers: dict[int, list[int]] = {}
         for index, step in enumerate(steps):
             for source in step.inputs:
@@ -47,17 +48,14 @@ class _Writer:
         self.inlined: dict[int, ast.expr] = {}
         self.body: list[ast.stmt] = []
 
-    def function(self, above: Sequence[str]) -> ast.FunctionDef:
+    def function(self) -> ast.FunctionDef:
         for index, step in enumerate(self.steps):
             self._write(index, step, self._expression(step))
         self._return()
-        arguments = ", ".join(f"{name}: Tensor" for name in self.arguments)
+        arguments = "*x: Tensor" if self.is_open else ", ".join(f"{name}: Tensor" for name in self.arguments)
         definition = ast.parse(f"def forward(self, {arguments}) -> Tensor: pass").body[0]
         assert isinstance(definition, ast.FunctionDef)
         definition.body = self.body
-        if above:
-            commented(self.body[0], [*above, *getattr(self.body[0], "comments_above", ())])
-            self.body[0].__dict__["comment_beside"] = self.body[0].__dict__.get("comment_beside", "")
         return definition
 
     def _write(self, index: int, step: Step, code: ast.expr) -> None:

@@ -41,6 +41,8 @@ _OPERATORS: dict[Any, str] = {
     torch.mul: "*",
     torch.sub: "-",
 }
+LONGEST_CALL = 100
+"""Characters of several operations that are still written as one expression; one alone may be of any length."""
 _Code = Callable[[Ref], str]
 
 
@@ -73,7 +75,7 @@ def expression_of(program: Program, sheet: Sheet) -> str | None:
         codes.append(
             _step(step, sheet, lambda ref: f"({codes[ref.index]})" if ref.index >= 0 else f"{{{-1 - ref.index}}}", True)
         )
-    return codes[-1] if len(codes[-1]) <= 100 else None
+    return codes[-1] if len(codes[-1]) <= LONGEST_CALL or len(part.steps) == 1 else None
 
 
 def plan_of(program: Program, sheet: Sheet, name: str) -> Plan:

@@ -21,6 +21,8 @@ from torch import nn
 from ablate.block import Block
 from ablate.blocks.vit.position_embedding import PositionEmbedding, sines_and_cosines
 from ablate.ejecting.classes import define
+from ablate.ejecting.constants import shared
+from ablate.ejecting.docs import of_class
 from ablate.ejecting.folding import NOISE, Folder, WithoutCalls, constant_of, stores
 from ablate.ejecting.make import Arg, Code, Make, Value, expression, is_attribute, literal
 from ablate.ejecting.source import CannotEject, Sheet, locals_of, names_of, tree_of
@@ -79,11 +81,24 @@ class Modules:
 
     def write(self) -> None:
         """Define the classes of all that was gathered, those that others hold first."""
+        self._share_constants()
         groups: dict[tuple[object, ...], list[Plan]] = {}
         for plan in sorted(self.plans.values(), key=lambda plan: plan.height):
             groups.setdefault(plan.key, []).append(plan)
         for group in groups.values():
             self._write(group)
+
+    def _share_constants(self) -> None:
+        """Parts of an imported model that differ in constants alone get one class."""
+        functions = {function.name: function for function in self.sheet.functions}
+        alike: dict[tuple[object, ...], list[Plan]] = {}
+        for plan in self.plans.values():
+            if plan.title:
+                alike.setdefault((plan.title, plan.height, *plan.contents), []).append(plan)
+        for group in alike.values():
+            differing = shared([plan.methods[0] for plan in group], group[0].contents, functions)
+            for plan, values in zip(group, differing or [], strict=bool(differing)):
+                plan.contents |= values
 
     def _write(self, group: Sequence[Plan]) -> None:
         first = group[0]
@@ -96,7 +111,7 @@ class Modules:
             makes = define(
                 self.sheet,
                 first.title or type(first.module).__name__.lstrip("_"),
-                "" if first.title else summary(type(first.module)),
+                "" if first.title else of_class(type(first.module), _is_folded(first)),
                 contents,
                 first.methods,
                 base=f"nn.{first.base.__name__}" if is_torch(first.base) else "nn.Module",
@@ -132,6 +147,10 @@ class Modules:
             return constructor(module)
         except CannotRecover as error:
             raise CannotEject(f"a module that can't be told by its attributes ({error})") from None
+
+
+def _is_folded(plan: Plan) -> bool:
+    return any(getattr(method, "folded", False) for method in plan.methods)
 
 
 def sequential(sheet: Sheet, parts: dict[str, Make]) -> Make:
@@ -181,7 +200,9 @@ def _methods(module: nn.Module, base: type[nn.Module], sheet: Sheet) -> list[ast
     for function, tree in found.values():
         inner = locals_of(tree)
         seen = {name: value for name, value in names_of(function).items() if name not in inner}
-        Folder(module, seen, later, lambda value: sheet.reference(value, "function")).visit(tree)
+        folder = Folder(module, seen, later, lambda value: sheet.reference(value, "function"))
+        folder.visit(tree)
+        tree.__dict__["folded"] = folder.left_out
     constants = {
         name: value for name, tree in zip(found, trees, strict=True) if (value := constant_of(tree)) is not None
     }
@@ -333,7 +354,7 @@ def _table(module: nn.Module, name: str, value: torch.Tensor, lasting: bool, she
 
 
 def tensor(value: torch.Tensor, name: str) -> Make:
-    """A tensor of that shape: with its value if that is one number or a short list, else random and as wide."""
+    """A tensor of that shape: with its value if that is one number or a short list, else random and about as wide."""
     size = tuple(Arg("", side, "features" if index else "size") for index, side in enumerate(value.shape))
     kind = (Arg("dtype", Code(str(value.dtype)), default=Code("torch.float32")),)
     if value.is_meta or value.numel() == 0:
@@ -347,7 +368,7 @@ def tensor(value: torch.Tensor, name: str) -> Make:
         return Make("torch.full", (Arg("", tuple(value.shape), "shape"), Arg("", first, name), *kind))
     if plain.numel() <= LARGEST_TABLE:
         return Make("torch.tensor", (Arg("", plain.tolist(), name), *kind))
-    scale = float(f"{plain.double().std().item():.2g}")
+    scale = float(f"{plain.double().std().item():.1g}")
     return Make("nn.init.normal_", (Arg("", Make("torch.empty", (*size, *kind))), Arg("std", scale, "std")))
 
 
@@ -385,14 +406,3 @@ def _plain(value: Any, name: str, sheet: Sheet) -> Value:
     if isinstance(value, torch.Size):
         value = tuple(value)
     return value if literal(value) else Code(sheet.reference(value, name))
-
-
-def summary(kind: type) -> str:
-    """The first sentence of a class's docstring, or of its file's, and the formula that follows it there."""
-    of_file = getattr(inspect.getmodule(kind), "__doc__", None) if issubclass(kind, Block) else None
-    for text in (kind.__dict__.get("__doc__"), of_file):
-        if text:
-            first, *rest = inspect.cleandoc(text).split("\n\n")
-            formula = rest[:1] if rest and rest[0].startswith(" ") else []
-            return "\n\n".join([first, *formula])
-    return ""

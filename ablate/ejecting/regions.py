@@ -67,6 +67,13 @@ class Region:
         rows = tuple((item.path, tuple(self.places[value] for value in item.inputs)) for item in self.items)
         return len(self.inputs), rows, self.places[self.output]
 
+    @cached_property
+    def wiring_behind_first(self) -> tuple[object, ...]:
+        """The same where the first item reads all inputs, however many those are."""
+        _, rows, output = self.wiring
+        assert isinstance(rows, tuple)
+        return self.items[0].path, rows[1:], output
+
     def inner(self) -> Iterator[Region]:
         """The regions within, those that others hold first, and this one last."""
         for item in self.items:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,6 +27,13 @@ ROLES = {
 }
 """What a class that holds such modules calls an argument that differs among them."""
 _SIDES = ("kernel_size", "stride", "padding", "output_padding", "dilation")
+_OF_ATTENTION: dict[str, Callable[[nn.MultiheadAttention], Any]] = {
+    "bias": lambda module: module.in_proj_bias is not None,
+    "add_bias_kv": lambda module: module.bias_k is not None,
+    "kdim": lambda module: None if module.kdim == module.embed_dim else module.kdim,
+    "vdim": lambda module: None if module.vdim == module.embed_dim else module.vdim,
+}
+"""Arguments of ``nn.MultiheadAttention`` that are attributes by another name, or always set."""
 _PLAIN_STATE = ("device", "dtype", "inplace")
 
 
@@ -63,6 +71,8 @@ def _arg(module: nn.Module, parameter: inspect.Parameter) -> Arg | None:
 
 
 def _value(module: nn.Module, name: str) -> Any:
+    if isinstance(module, nn.MultiheadAttention) and name in _OF_ATTENTION:
+        return _OF_ATTENTION[name](module)
     if name == "bias":
         bias = getattr(module, "bias", None)
         return bias if isinstance(bias, bool) else bias is not None

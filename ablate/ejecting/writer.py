@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ablate.ejecting.classes import define
+from ablate.ejecting.docs import of_composite, with_shapes
 from ablate.ejecting.forwards import Step, forward
 from ablate.ejecting.leaves import LIGHT
 from ablate.ejecting.make import IDENTITY, Make, Value, member
@@ -21,8 +23,25 @@ MOST_SLOTS = 2
 LONGEST_SHAPES = 80
 """Characters of a line of shapes; of a class with many inputs nothing is said."""
 _ANYTHING = "any"
+_CAT = re.compile(r"torch\.cat\(\[\{0\}(?:, \{\d+\})*\], ((?:dim=)?\d+)\)")
 _OF_MODULE_DICT = frozenset(dir(nn.ModuleDict()))
 """Names that a module in a ``ModuleDict`` can't have."""
+
+
+def _gathered(region: Region) -> str:
+    """``torch.cat(x, 1)`` of a region that first of all concatenates what it reads, however much that is."""
+    if not region.is_composite or not region.items or region.items[0].leaf is None:
+        return ""
+    first, *others = region.items
+    match = _CAT.fullmatch(first.leaf.call) if first.leaf else None
+    read = {value for item in others for value in item.inputs} | {region.output}
+    alone = first.inputs == region.inputs and read.isdisjoint(region.inputs)
+    return f"torch.cat(x, {match[1]})" if match and alone else ""
+
+
+def _is_numbered(region: Region) -> bool:
+    """Whether it was an ``nn.Sequential`` in an imported model."""
+    return all(item.path[0].isdigit() for item in region.items)
 
 
 class Writer:
@@ -47,7 +66,8 @@ class Writer:
         self.as_chain = {
             region.scope
             for region in waiting
-            if (not region.is_composite or composites[region.title] == 1) and self._is_chain(region)
+            if (not region.is_composite or composites[region.title] == 1 or _is_numbered(region))
+            and self._is_chain(region)
         }
 
     def _is_chain(self, region: Region) -> bool:
@@ -95,11 +115,13 @@ class Writer:
 
     def _structure(self, region: Region) -> tuple[object, ...]:
         """Equal for regions that may share a class, whatever stands at the places with one input."""
+        gathered = _gathered(region)
         forms = tuple(
-            (item.leaf.call if len(item.inputs) > 1 and item.leaf is not None else _ANYTHING) for item in region.items
+            (item.leaf.call if len(item.inputs) > 1 and item.leaf is not None else _ANYTHING)
+            for item in region.items[bool(gathered) :]
         )
-        chained = region.scope in self.as_chain
-        return region.title, region.is_composite, chained, region.wiring, forms
+        wiring = region.wiring_behind_first if gathered else region.wiring
+        return region.title, region.is_composite, region.scope in self.as_chain, wiring, forms, gathered
 
     def _write_group(self, group: Sequence[Region]) -> None:
         if group[0].scope in self.as_chain:
@@ -130,7 +152,7 @@ class Writer:
         if item.elided:
             return ("elided",)
         if item.leaf is not None and item.leaf.call:
-            return "call", item.leaf.call
+            return "call", _CAT.sub(r"torch.cat(x, \1)", item.leaf.call)
         make = self._made(item)
         return "make", make.callee if make else ""
 
@@ -144,12 +166,18 @@ class Writer:
         forms = [self._common_form(items) for items in zip(*(region.items for region in group), strict=True)]
         contents, owners = zip(*(self._contents(region, forms) for region in group), strict=True)
         steps, output = self._steps(group, forms, owners[0])
-        method = forward(steps, len(first.inputs), output, self._shapes(group) if not fixed else ())
+        method = forward(steps, 0 if _gathered(first) else len(first.inputs), output)
         if fixed:
             self.sheet.release(fixed)
-        makes = define(self.sheet, fixed or first.title, first.doc, list(contents), [method])
+        doc = with_shapes(self._doc(first), self._shapes(group) if not fixed else ())
+        makes = define(self.sheet, fixed or first.title, doc, list(contents), [method])
         for region, make in zip(group, makes, strict=True):
             region.make = make
+
+    @staticmethod
+    def _doc(region: Region) -> str:
+        blocks = {item.block for inner in region.inner() for item in inner.items if not item.elided}
+        return of_composite(region.doc, blocks) if region.doc else ""
 
     def _common_form(self, items: Sequence[Item]) -> str:
         """``elided``, ``call`` or ``module``: what the same place of all of the regions is."""
@@ -195,11 +223,14 @@ class Writer:
         steps: list[Step] = []
         for index, (item, form) in enumerate(zip(first.items, forms, strict=True)):
             inputs = tuple(number[value] for value in item.inputs)
+            gathered = _gathered(first) if index == 0 else ""
             if form == "elided":
                 number[item.value] = inputs[0]
                 continue
             number[item.value] = len(steps)
-            call = item.leaf.call if form == "call" and item.leaf else self._call(item, owners)
+            if gathered:
+                inputs = ()
+            call = gathered or item.leaf.call if form == "call" and item.leaf else self._call(item, owners)
             light = item.block in LIGHT or (item.block == "imported" and item.leaf is not None and item.leaf.light)
             steps.append(Step(call, inputs, item.path[-1], light, self._shape([each.items[index] for each in group])))
         return steps, number[first.output]

@@ -111,7 +111,7 @@ class ImportedNode(Block):
         source = construct(params.origin, seed)
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             path = original_name(part, name)
-            if not path.startswith(CONSTANT):
+            if not path.startswith(CONSTANT) and name not in part.probes:
                 tensor.copy_(tensor_at(source, path))
 
     @classmethod
@@ -171,7 +171,9 @@ class Program(nn.Module):
             self.add_module(local, _copied(source.get_submodule(path)))
         for local, path in part.tensors.items():
             tensor = tensor_at(source, path)
-            if isinstance(tensor, nn.Parameter):
+            if local in part.probes:
+                self.register_buffer(local, tensor.detach().new_empty(0), persistent=False)
+            elif isinstance(tensor, nn.Parameter):
                 self.register_parameter(local, nn.Parameter(tensor.detach().clone(), tensor.requires_grad))
             else:
                 self.register_buffer(local, tensor.detach().clone(), persistent=_is_persistent(source, path))

@@ -51,6 +51,8 @@ class Part:
     """Local name → path in the model."""
     tensors: dict[str, str]
     """Local name of a parameter or buffer that is read outside its module → path in the model."""
+    probes: frozenset[str] = frozenset()
+    """Those of which only the type or the device is read, and no value."""
     alone: str | None = None
     """The path of the module that is the whole part: called once, with its inputs and nothing else."""
 
@@ -82,7 +84,7 @@ def divided(model: nn.Module, trace: Trace) -> Parts:
         if path and len(returned) == 1 and returned[0] in names:
             scopes[path] = names[returned[0]]
     inside = {path: part.name for part in parts if part.alone is None for path in part.modules.values()}
-    return Parts(parts, names[output], scopes, _repeats(model), _numbered(ends, names), inside)
+    return Parts(parts, names[output], scopes, _repeats(model), _numbered(trace, ends, names), inside)
 
 
 def _output(trace: Trace) -> fx.Node:
@@ -153,12 +155,12 @@ def _refuse_split(regions: dict[fx.Node, list[fx.Node]]) -> None:
 
 def _names(trace: Trace, ends: list[fx.Node], modules: set[str]) -> dict[fx.Node | None, str]:
     """A module's path, numbered where it is called more than once; of a function, its scope and its name."""
-    calls = Counter(path for end in ends if (path := _module_of(end)) is not None)
+    calls = Counter(path for end in ends if (path := _module_of(trace, end)) is not None)
     seen: Counter[str] = Counter()
     taken = {*trace.scopes, *calls, *modules}
     names: dict[fx.Node | None, str] = {node: "" for node in trace.graph.nodes if node.op == "placeholder"}
     for end in ends:
-        path = _module_of(end)
+        path = _module_of(trace, end)
         if path is None:
             name = _free(_function_name(end), taken)
             taken.add(name)
@@ -171,9 +173,9 @@ def _names(trace: Trace, ends: list[fx.Node], modules: set[str]) -> dict[fx.Node
     return names
 
 
-def _module_of(end: fx.Node) -> str | None:
+def _module_of(trace: Trace, end: fx.Node) -> str | None:
     """The module that a part is called after: the one it calls, also where only one of its results is taken."""
-    if end.op == "call_function" and end.target is operator.getitem and isinstance(end.args[0], fx.Node):
+    if end.target is operator.getitem and isinstance(end.args[0], fx.Node) and not trace.facts[end.args[0]].plain:
         end = end.args[0]
     return str(end.target) if end.op == "call_module" else None
 
@@ -202,6 +204,7 @@ def _part(
     inputs: dict[fx.Node, int] = {}
     modules: dict[str, str] = {}
     tensors: dict[str, str] = {}
+    probes: set[str] = set()
     results: dict[fx.Node, int] = {}
     steps: list[Step] = []
 
@@ -219,6 +222,8 @@ def _part(
         elif node.op == "get_attr":
             target = _local(str(node.target), tensors, modules)
             tensors[target] = str(node.target)
+            if all(user.target is getattr and user.args[1] in ("dtype", "device") for user in node.users):
+                probes.add(target)
             args, kwargs = (), {}
         steps.append(Step(_KINDS[node.op], target, args, dict(kwargs)))
         results[node] = len(steps) - 1
@@ -230,6 +235,7 @@ def _part(
         tuple(steps),
         modules,
         tensors,
+        frozenset(probes),
         str(end.target) if alone else None,
     )
 
@@ -274,10 +280,10 @@ def _repeats(model: nn.Module) -> dict[str, int]:
     return found
 
 
-def _numbered(ends: list[fx.Node], names: dict[fx.Node | None, str]) -> dict[str, tuple[str, ...]]:
+def _numbered(trace: Trace, ends: list[fx.Node], names: dict[fx.Node | None, str]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for end in ends:
-        path = _module_of(end)
+        path = _module_of(trace, end)
         if path is not None and "#" in names[end]:
             found.setdefault(path, []).append(names[end])
     return {path: tuple(calls) for path, calls in found.items()}

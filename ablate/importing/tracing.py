@@ -127,8 +127,10 @@ def trace(model: nn.Module, shape: Shape, keep: Iterable[str] = ()) -> Trace:
     whole = set(keep)
     before = _plain_state(model)
     for _ in range(MOST_ATTEMPTS):
-        training = _attempt(model.train(), whole)
-        evaluating = _attempt(model.eval(), whole) if isinstance(training, _Attempt) else training
+        model.train()
+        training = _attempt(model, whole)
+        model.eval()
+        evaluating = _attempt(model, whole) if isinstance(training, _Attempt) else training
         if isinstance(evaluating, str):
             whole.add(evaluating)
             continue

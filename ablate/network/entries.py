@@ -110,7 +110,9 @@ def _entry(
     if params is None:
         return None
     kept = tuple(source for source in sources if source.split(".")[0] not in removed)
-    bypassed = block.variadic and len(kept) == 1 < len(sources)
+    # In a resolved spec, a list of one is what is left of a join.
+    alone = isinstance(node.get("from"), list) and block.fewest > 1
+    bypassed = block.variadic and len(kept) == 1 and (alone or len(sources) > 1)
     if len(kept) < len(sources) and not block.variadic:
         gone = next(source for source in sources if source not in kept)
         collector.add((*path, "from"), f"'{gone}' was removed and '{name}' reads it", "say from: again", key=False)

@@ -474,9 +474,10 @@ def format_value(name: str, value: float, sign: bool = False) -> str:
 
 
 def format_published(name: str, value: float, printed_to: float | None = None) -> str:
-    """A published number; with ``printed_to`` to that digit, as the paper has it: ``28.0 M``."""
-    if printed_to is None:
+    """A published number; a count to the digit that decides its verdict: ``28.0 M`` where it is ``printed_to`` 1e5."""
+    if name not in COSTS:
         return format_value(name, value)
+    printed_to = printed_to or 2 * stats.half_a_digit(value)
     size, prefix = next(((size, prefix) for size, prefix in PREFIXES if abs(value) >= size), (1.0, ""))
     digits = max(0, round(math.log10(size / printed_to)))
     return f"{value / size:,.{digits}f} {prefix}".strip()

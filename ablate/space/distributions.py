@@ -26,6 +26,8 @@ from ablate.errors import Place, did_you_mean
 from ablate.recipe import Section
 
 _NAME = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
+MOST_STEPS = 10**15
+"""Of a range: so many are further apart than the doubles between which they lie."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class _Range(Distribution):
             raise ValueError(f"{shown(low)} has no logarithm: the bounds of a range with log are more than 0")
         if self.log and step is not None:
             raise ValueError("log and step exclude each other: equal steps are not equal in the logarithm")
+        if step is not None and (_exact(high) - _exact(low)) / _exact(step) > MOST_STEPS:
+            raise ValueError(f"steps of {shown(step)} from {shown(low)} to {shown(high)} are too many to tell apart")
         if step is not None and (_exact(high) - _exact(low)) % _exact(step):
             last = _exact(low) + (_exact(high) - _exact(low)) // _exact(step) * _exact(step)
             raise ValueError(f"steps of {shown(step)} from {shown(low)} end at {last}, and not at {shown(high)}")

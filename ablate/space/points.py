@@ -153,8 +153,8 @@ class _Reader:
         distributions = self.space.distributions
         found = [path for path in distributions if not path.startswith(COSTLESS)]
         for path in found:  # it grows
-            named = [other for other in distributions[path].when or () if other in distributions]
-            found += [other for other in named if other not in found]
+            named = [other for wanted in distributions[path].when or () for other in _above(wanted, distributions)]
+            found += [other for other in dict.fromkeys(named) if other not in found]
         return [path for path in distributions if path in found]
 
     def _options(self, path: str, distribution: Distribution) -> tuple[Option, ...]:
@@ -192,14 +192,18 @@ class _Reader:
 
     def _conditional(self, dimension: Dimension, options: Mapping[str, tuple[Option, ...]]) -> Dimension:
         conditions = [
-            Condition(path, frozenset(i for i, option in enumerate(found) if option.value is not None), True)
+            _present(path, found)
             for path, found in options.items()
             if dimension.path.startswith(f"{path}.") and any(option.value is None for option in found)
         ]
         for path, wanted in (self.space.distributions[dimension.path].when or {}).items():
             values = wanted if isinstance(wanted, list) else [wanted]
+            above = _above(path, options)
             if path in options:
                 conditions += self._on_path(dimension.path, path, values, options[path])
+            elif above:
+                conditions += self._below(dimension.path, path, values, above[-1], options)
+                conditions += [_present(other, options[other]) for other in above[:-1]]
             else:
                 self._check_written(dimension.path, path, values)
         return Dimension(dimension.path, dimension.options, dimension.place, tuple(conditions))
@@ -213,6 +217,23 @@ class _Reader:
             self._add(of, "when", path, message=message, hint=_nearest(missing[0], options), key=False)
             return []
         return [Condition(path, frozenset(by_value[_meaning(value)] for value in values if options), False)]
+
+    def _below(
+        self, of: str, path: str, values: list[Any], above: str, options: Mapping[str, tuple[Option, ...]]
+    ) -> list[Condition]:
+        """A condition on a part of what another path is set to as a whole, which leaves nothing of the spec's there."""
+        inner = split_path(path)[len(split_path(above)) :]
+        there = [_at(option.value, inner) for option in options[above]]
+        written = _at(self.written, split_path(path))
+        known = {_meaning(value) for value in (*there, written) if value is not None}
+        missing = [value for value in values if _meaning(value) not in known]
+        if options[above] and missing:
+            message = f"{shown(missing[0])} is what no value of '{above}' in this space has there"
+            self._add(of, "when", path, message=message, key=False)
+            return []
+        wanted = {_meaning(value) for value in values}
+        holds = frozenset(index for index, value in enumerate(there) if value is not None and _meaning(value) in wanted)
+        return [Condition(above, holds, written is not None and _meaning(written) in wanted)]
 
     def _check_written(self, of: str, path: str, values: list[Any]) -> None:
         """A condition on what the spec says: it holds everywhere, or nowhere, which makes it a mistake."""
@@ -246,6 +267,23 @@ class _Reader:
 
     def _add(self, path: str, *rest: str, message: str, hint: str = "", key: bool = True) -> None:
         self.collector.add(("space", path, *rest), message, hint, key=key)
+
+
+def _above(path: str, paths: Iterable[str]) -> list[str]:
+    """Those of ``paths`` that ``path`` is, or is below: the shortest first."""
+    return sorted((other for other in paths if f"{path}.".startswith(f"{other}.")), key=len)
+
+
+def _at(value: Any, parts: Iterable[str]) -> Any:
+    """What stands at a path within a value; ``None`` where nothing does."""
+    for part in parts:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _present(path: str, options: tuple[Option, ...]) -> Condition:
+    """Holds unless null removes what is at the path."""
+    return Condition(path, frozenset(i for i, option in enumerate(options) if option.value is not None), True)
 
 
 def _written(distribution: Distribution, index: int) -> tuple[str | int, ...]:

@@ -120,9 +120,41 @@ def apply(spec: Spec, *phases: Iterable[Assignment]) -> Applied:
             removed.append(path)
     if found:
         raise UserError(found)
-    nodes = {node for path in removed if (node := removed_node(path))} | spec.removed_nodes
+    replaced = any(assignment.path == ("network",) for assignment in ordered)
+    before = frozenset[str]() if replaced else spec.removed_nodes  # of the network that was there
+    nodes = {node for path in removed if (node := removed_node(path))} | before
     applied.removed_nodes = frozenset(nodes).difference(_nodes(applied.tree))
+    leave_joins(applied.tree.get("network"), applied.removed_nodes)
     return applied
+
+
+def leave_joins(network: Any, removed: Iterable[str]) -> None:
+    """Take removed nodes out of what the joins of a network read, so that its tree is whole without knowing of them.
+
+    Whoever else reads one must say ``from:`` anew, and so keeps the name; so does a join that would be left with none.
+    """
+    gone = frozenset(removed)
+    if not gone or not isinstance(network, dict):
+        return
+    _leave(network.get("graph"), gone)
+    blocks = network.get("blocks")
+    for name, block in blocks.items() if isinstance(blocks, dict) else ():
+        inner = frozenset(each.partition("/")[2] for each in gone if each.startswith(f"{name}/"))
+        _leave(block.get("graph") if isinstance(block, dict) else None, inner)
+
+
+def _leave(graph: Any, gone: frozenset[str]) -> None:
+    from ablate.block import registry  # not at the top: whoever only reads files needs no torch
+
+    nodes = [node for node in graph.values() if isinstance(node, dict)] if isinstance(graph, dict) else []
+    for node in nodes:
+        sources = node.get("from")
+        if not isinstance(sources, list) or not getattr(registry().get(str(node.get("block"))), "variadic", False):
+            continue
+        kept = [i for i, each in enumerate(sources) if str(each).split(".")[0] not in gone.difference(graph)]
+        if 0 < len(kept) < len(sources):
+            places = getattr(sources, "values_at", [])
+            node["from"] = yamlfile.Sequence([sources[i] for i in kept], [places[i] for i in kept] if places else [])
 
 
 def _copied(tree: yamlfile.Mapping, assignments: list[Assignment]) -> yamlfile.Mapping:

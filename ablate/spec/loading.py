@@ -17,7 +17,7 @@ from ablate.collect import Collector
 from ablate.diagnose import shown
 from ablate.errors import Place, Problem, UserError, did_you_mean
 from ablate.spec import profiles
-from ablate.spec.assignments import Assignment, Spec, relayered
+from ablate.spec.assignments import Assignment, Spec, leave_joins, relayered
 from ablate.spec.rules import (
     MAPPINGS,
     SECTIONS,
@@ -71,7 +71,7 @@ def _extended(
     tree: yamlfile.Mapping, folder: Path, top: Path, seen: tuple[Path, ...], removed: set[str]
 ) -> yamlfile.Mapping:
     """``tree`` merged over what it extends, which stays beneath ``top``. ``removed`` gets the nodes removed."""
-    tree = _with_networks(tree, folder, top, seen, removed)
+    tree = _with_networks(tree, folder, top, seen)
     collector = Collector(tree)
     parent_name = tree.get("extends")
     if parent_name is None:
@@ -102,9 +102,7 @@ def _extended(
     return _merged(parent, child, ())
 
 
-def _with_networks(
-    tree: yamlfile.Mapping, folder: Path, top: Path, seen: tuple[Path, ...], removed: set[str]
-) -> yamlfile.Mapping:
+def _with_networks(tree: yamlfile.Mapping, folder: Path, top: Path, seen: tuple[Path, ...]) -> yamlfile.Mapping:
     """``tree`` with the networks that its levels take from other files: ``network: {extends: FILE, …}``.
 
     The file is seen from this one and stays beneath ``top``; what stands beside ``extends`` changes that network.
@@ -118,11 +116,13 @@ def _with_networks(
         own = {"extends": child.pop("extends"), **({"network": child} if child else {})}
         places = {"extends": network.keys_at["extends"], "network": patch.keys_at["network"]}
         stub = yamlfile.Mapping(own, places, {**places, "extends": network.values_at["extends"]})
-        found = _extended(stub, folder, top, seen, removed).get("network")
+        gone: set[str] = set()  # what this file removes is there in all other networks
+        found = _extended(stub, folder, top, seen, gone).get("network")
         if not isinstance(found, yamlfile.Mapping):
             collector = Collector(stub)
             collector.add(("extends",), f"'{own['extends']}' has no network", key=False)
             raise UserError(collector.problems)
+        leave_joins(found, gone)
         patch["network"] = found
     return whole
 

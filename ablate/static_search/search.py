@@ -108,7 +108,11 @@ def _merged(outcomes: Outcomes) -> tuple[list[Found], Counter[str]]:
         if outcome.totals is None:
             impossible[_reason(outcome.problems[0])] += 1
             continue
-        chosen = {d.path: d.options[o] for d, o in zip(outcomes.grid.dimensions, point, strict=True) if o is not None}
+        chosen = {
+            dimension.path: dimension.options[option]
+            for index, (dimension, option) in enumerate(zip(outcomes.grid.dimensions, point, strict=True))
+            if option is not None and index not in outcome.idle
+        }
         labels = {path: option.label for path, option in chosen.items()}
         known = networks.get(outcome.fingerprint)
         if known is not None:

@@ -156,10 +156,10 @@ def target_in_words(result: TargetResult, varying: list[str]) -> str:
     if result.reached:
         count = _counted(result.reached, "network")
         verb = "comes" if result.reached == 1 else "come"
-        return f"{claim}{count} {verb} to it; the nearest has {value:,} ({_where(nearest, varying)})."
+        return f"{claim}{count} {verb} to it; the nearest has {value:,}{_where(nearest, varying)}."
     side = "smallest" if value == result.lowest else "largest" if value == result.highest else "nearest"
     said = f"no network comes to it. The {side} of all has {value:,}, {_amount(result.misses_by)} "
-    said += f"{'more' if value > target.near else 'less'} ({_where(nearest, varying)})"
+    said += f"{'more' if value > target.near else 'less'}{_where(nearest, varying)}"
     if result.plain > target.near + target.within and result.lowest >= result.plain:
         said += f"; without any insertion it is {result.plain:,} already, and no network here has less"
     return f"{claim}{said}."
@@ -180,5 +180,7 @@ def _amount(number: float) -> str:
 
 
 def _where(found: Found, varying: list[str]) -> str:
+    """Which network that is, in brackets; nothing where nothing varies."""
     chosen = [path for path in varying if path in found.labels]
-    return ", ".join(f"{name}: {found.labels[path]}" for name, path in zip(_short(chosen), chosen, strict=True))
+    said = ", ".join(f"{name}: {found.labels[path]}" for name, path in zip(_short(chosen), chosen, strict=True))
+    return f" ({said})" if said else ""

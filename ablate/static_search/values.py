@@ -37,7 +37,7 @@ class Found:
     """One network, and the points of the space that it is."""
 
     point: Mapping[str, Any]
-    """Path → value, of the first of its points; only what is active there."""
+    """Path → value, of the first of its points; only what acts there."""
     labels: Mapping[str, str]
     """Path → the value's label."""
     totals: Totals

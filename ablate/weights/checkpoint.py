@@ -22,15 +22,15 @@ from torch import Tensor
 
 from ablate.builder import tensor_digest
 from ablate.diagnose import shown
-from ablate.errors import Problem, UserError, listed
-from ablate.yamlevents import printable
+from ablate.errors import Problem, UserError, listed, printable
+from ablate.weights.pickled import TooNested, check_archive, check_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 MOST_BYTES = 8 * 2**30
 MOST_ENTRIES = 100_000
 LONGEST_NAME = 300
 HOLDERS = ("state_dict", "model_state_dict", "model")
-"""Where in a torch file the weights may be, if not at its top; the first that holds any is taken."""
+"""Where in a torch file the weights may be; the first that holds any is taken, and without one the file's top."""
 
 _SAVE = "save weights alone: torch.save(model.state_dict(), FILE), or safetensors.torch.save_file"
 
@@ -45,13 +45,24 @@ class Checkpoint:
     """The entry of the file that held them; empty where they were its top."""
     beside: tuple[str, ...] = ()
     """What stood beside them and is no tensor."""
-    _digests: dict[tuple[str, torch.dtype], str] = field(default_factory=dict)
+    _digests: dict[tuple[str, torch.dtype, tuple[int, ...]], str] = field(default_factory=dict)
+    _bounds: dict[tuple[str, torch.dtype], tuple[float, float]] = field(default_factory=dict)
 
-    def digest(self, name: str, dtype: torch.dtype) -> str:
-        """The SHA-256 of one tensor as a network of that type would hold it."""
-        if (name, dtype) not in self._digests:
-            self._digests[name, dtype] = tensor_digest(self.tensors[name].to(dtype))
-        return self._digests[name, dtype]
+    def digest(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> str:
+        """The SHA-256 of one tensor as a network of that type and shape would hold it."""
+        key = (name, dtype, shape)
+        if key not in self._digests:
+            self._digests[key] = tensor_digest(self.tensors[name].to(dtype).reshape(shape))
+        return self._digests[key]
+
+    def bounds(self, name: str, dtype: torch.dtype) -> tuple[float, float]:
+        """The least and the largest value of one tensor, converted; both NaN where it has one, 0 where it is empty."""
+        key = (name, dtype)
+        if key not in self._bounds:
+            tensor = self.tensors[name].to(dtype)
+            least, largest = torch.aminmax(tensor) if tensor.numel() else (0.0, 0.0)
+            self._bounds[key] = float(least), float(largest)
+        return self._bounds[key]
 
 
 def read(path: Path) -> Checkpoint:
@@ -99,10 +110,12 @@ def _safetensors(file: BinaryIO, path: Path) -> _Content:
 
 def _torch(file: BinaryIO, path: Path) -> _Content:
     start = file.read(16)
-    if start[:4] == b"PK\x03\x04":
+    is_archive = start[:4] == b"PK\x03\x04"
+    if is_archive:
         _check_archive(file, path)
     elif start[:1] != b"\x80" or _is_safetensors(start):  # neither an archive nor a pickle, in which older files are
         raise UserError(Problem(f"{said(path)} is no torch file", hint=_looks_like(start) or _SAVE))
+    _check_pickles(file, path, is_archive)
     file.seek(0)
     try:
         with warnings.catch_warnings():
@@ -135,10 +148,22 @@ def _check_archive(file: BinaryIO, path: Path) -> None:
         raise UserError(f"{said(path)} states more than {MOST_BYTES:,} bytes of content")
 
 
+def _check_pickles(file: BinaryIO, path: Path, is_archive: bool) -> None:
+    file.seek(0)
+    try:
+        check_archive(zipfile.ZipFile(file)) if is_archive else check_file(file)
+    except TooNested:
+        message = f"{said(path)} holds tuples within tuples that would take for ever to read"
+        raise UserError(Problem(message, hint=_SAVE)) from None
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        message = f"{said(path)} is no torch file, or a damaged one: {_first_line(error)}"
+        raise UserError(Problem(message, hint="it may have been cut short")) from None
+
+
 def _state_of(content: Any, path: Path) -> _Content:
-    if _holds_tensors(content):
-        return _tensors_of(content, "")
     inner = [name for name in HOLDERS if isinstance(content, Mapping) and _holds_tensors(content.get(name))]
+    if not inner and _holds_tensors(content):  # last: a step may be a tensor too, beside the weights
+        return _tensors_of(content, "")
     if not inner:
         kind = f"a mapping with {listed([shown(key) for key in content])}" if isinstance(content, Mapping) else None
         message = f"{said(path)} holds no weights: it is {kind or f'a {type(content).__name__}'}"
@@ -159,6 +184,12 @@ def _tensors_of(content: Mapping[Any, Any], taken: str) -> _Content:
         if isinstance(name, str) and isinstance(value, Tensor):
             tensors[name] = value.detach()
     return tensors, taken, tuple(str(name) for name in content if name not in tensors)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether it has a shape and values here: not nested, sparse, quantised, or on torch's device without memory."""
+    plain = not tensor.is_nested and tensor.layout == torch.strided
+    return plain and not tensor.is_quantized and tensor.device.type == "cpu"
 
 
 def _is_safetensors(start: bytes) -> bool:

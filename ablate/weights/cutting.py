@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ablate.diagnose import shown
+from ablate.weights.checkpoint import is_plain
 from ablate.weights.rename import Wrong, new_names
 
 Names = str | Sequence[str]
@@ -53,6 +54,9 @@ def _divided(tensors: Mapping[str, Tensor], parts: Mapping[str, list[str]]) -> t
     wrong: list[Wrong] = []
     for key, names in parts.items():
         tensor, count = tensors[key], len(names)
+        if count > 1 and not is_plain(tensor):
+            wrong.append(Wrong(None, f"{shown(key)} can't be cut: it is nested, sparse, quantised, or without values"))
+            continue
         if count > 1 and (tensor.dim() == 0 or tensor.shape[0] % count):
             shape = tuple(tensor.shape)
             wrong.append(Wrong(None, f"{shown(key)} of shape {shape} can't be cut into {count} along its first axis"))

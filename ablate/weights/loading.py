@@ -20,7 +20,7 @@ from ablate.errors import Problem, UserError
 from ablate.graph import Graph
 from ablate.weights.checkpoint import Checkpoint, read, said
 from ablate.weights.cutting import Rules
-from ablate.weights.matching import Match, complaints, match
+from ablate.weights.matching import Match, complaints, match, slots_of
 from ablate.weights.sources import Source, resolve
 
 PATH = ("network", "init", "from")
@@ -53,9 +53,13 @@ class Loading:
         except UserError as error:
             raise WeightsChanged(error.problems) from None
         if found is None or found.digest != self.digest:
-            message = f"{said(self.file)} holds other weights than when the study was planned"
-            raise WeightsChanged(Problem(message, hint="put the file back, or start the command again"))
+            raise WeightsChanged(_changed(self.file))
         return found
+
+
+def _changed(file: Path) -> Problem:
+    message = f"{said(file)} holds other weights than when the study was planned"
+    return Problem(message, hint="put the file back, or start the command again")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,10 @@ class Weights:
     rename: tuple[tuple[str, str | tuple[str, ...]], ...]
     strict: bool
     graph: Graph = field(repr=False)
+    digest: str
+    """Of what is loaded of the first seed, when the spec was read."""
+    leaves_nothing: bool
+    """Whether every parameter and buffer is loaded, or started by ``init.set``: the recipe then starts nothing."""
 
     @property
     def first_seed(self) -> int:
@@ -83,13 +91,16 @@ class Weights:
         found, wrong = match(checkpoint, dict(self.rename), self.graph)
         if found is None:
             raise UserError([Problem(each.message, "network.init.rename", hint=each.hint) for each in wrong])
+        if found.digest != self.digest and (self.source.seeds is None or seed == self.first_seed):
+            raise WeightsChanged(_changed(checkpoint.path))
         wrong_weights = complaints(found, checkpoint) if self.strict else []
         if wrong_weights:
             raise UserError([Problem(message, ".".join(PATH), hint=hint) for message, hint in wrong_weights])
         return checkpoint, found
 
     def identity(self) -> str:
-        return self.matched(self.first_seed)[1].digest
+        """By content; see ``Match``."""
+        return self.digest
 
     def in_words(self) -> str:
         """What of the network starts from where, in a sentence."""
@@ -131,8 +142,7 @@ def read_weights(
     try:
         source = resolve(text, base, trusted=trusted, download=download)
         rules = tuple((pattern, names if isinstance(names, str) else tuple(names)) for pattern, names in rename.items())
-        weights = Weights(text, source, rules, strict, graph)
-        checkpoint = read(source.file(weights.first_seed))
+        checkpoint = read(source.file(min(source.seeds or (0,))))
     except UserError as error:
         for problem in error.problems:
             collector.add(PATH, problem.message, problem.hint, key=False)
@@ -144,12 +154,16 @@ def read_weights(
     if found is None:
         return None
     wrong_weights = complaints(found, checkpoint) if strict else []
-    if not strict and not found.loaded:
+    if not strict and not any(slot.is_parameter and slot.name in found.loaded for slot in slots_of(graph)):
         near = ", ".join(shown(name) for name in list(checkpoint.tensors)[:3]) or "nothing"
-        wrong_weights = [("no weight of the file has a name and shape of the network's", f"the file has {near}, …")]
+        wrong_weights = [("no weight of the file has a name and shape of a parameter's", f"the file has {near}, …")]
     for message, hint in wrong_weights:
         collector.add(PATH, message, hint, key=False)
-    return None if wrong_weights else weights
+    if wrong_weights:
+        return None
+    # Of several files only the first was looked at: without strict, another may hold less.
+    leaves_nothing = not (found.lacking or found.unfit) and (strict or source.seeds is None)
+    return Weights(text, source, rules, strict, graph, found.digest, leaves_nothing)
 
 
 def started(graph: Graph, *, seed: int, recipe: str, loading: Loading | None = None) -> fx.GraphModule:

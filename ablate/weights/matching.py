@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
+from math import isinf, isnan
 from typing import Any, NamedTuple
 
 import torch
@@ -16,13 +17,15 @@ from torch import Tensor
 from ablate.block import INIT_RECIPES, Block, BlockParams, Shape
 from ablate.diagnose import shown
 from ablate.graph import Graph, Node
-from ablate.weights.checkpoint import Checkpoint
+from ablate.weights.checkpoint import Checkpoint, is_plain
 from ablate.weights.cutting import Rules, cut, cuts
 from ablate.weights.rename import Wrong, new_names
 
 MOST_LINES = 20
 """Of an error: so many weights of each kind are named, the rest counted."""
 MOST_COMPARED = 5_000
+BATCHES = "num_batches_tracked"
+"""Batch norm's count of the batches that it saw: torch has it since 0.4.1, and files from before load without."""
 
 
 class Slot(NamedTuple):
@@ -59,10 +62,17 @@ class Match:
     """128 bits of SHA-256 over what is loaded: its values, and where in the canonical graph they go."""
     tensors: Mapping[str, Tensor] = field(repr=False)
     """What is loaded, by name in the network; its shape may lack axes of size 1 at the end, or have more."""
+    counts_batches: bool = True
+    """Whether the file has any count of batch norm's batches; torch reads one that has none, and so do we."""
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The missing ones that are a mistake: not batch norm's counts, where the file is from before these."""
+        return tuple(name for name in self.missing if self.counts_batches or not name.endswith(f".{BATCHES}"))
 
     @property
     def is_whole(self) -> bool:
-        return not (self.missing or self.extra or self.unfit)
+        return not (self.lacking or self.extra or self.unfit)
 
 
 def names_of(graph: Graph) -> dict[str, str]:
@@ -145,7 +155,7 @@ def match(checkpoint: Checkpoint, rename: Rules, graph: Graph) -> tuple[Match | 
             continue
         if key is None:
             missing.append(name)
-        elif why := _unfit(checkpoint.tensors[key], slot):
+        elif why := _unfit(checkpoint.tensors[key], slot) or _unsound(checkpoint, key, slot):
             unfit.append(Unfit(name, key, why))
         else:
             loaded[name] = key
@@ -155,7 +165,8 @@ def match(checkpoint: Checkpoint, rename: Rules, graph: Graph) -> tuple[Match | 
     digest = _digest(checkpoint, loaded, graph)
     started = tuple(name for name in slots if name in anew)
     tensors = {name: checkpoint.tensors[key] for name, key in loaded.items()}
-    return Match(loaded, tuple(missing), extra, tuple(unfit), started, tuple(converted), digest, tensors), []
+    counts = any(name.endswith(f".{BATCHES}") for name in by_name)
+    return Match(loaded, tuple(missing), extra, tuple(unfit), started, tuple(converted), digest, tensors, counts), []
 
 
 @lru_cache(maxsize=2)
@@ -175,13 +186,31 @@ def _shape(shape: Iterable[int]) -> Shape:
 
 def _unfit(tensor: Tensor, slot: Slot) -> str:
     """Why a tensor can't go there; empty where it can."""
+    if not is_plain(tensor):  # of which some have no shape to ask for
+        return "is nested, sparse, quantised, or without values"
     if _shape(tensor.shape) != _shape(slot.shape):
         return f"has shape {tuple(tensor.shape)}, and the network's is {slot.shape}"
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        return "is sparse, quantised, or without values"
     if tensor.is_floating_point() != slot.dtype.is_floating_point or tensor.is_complex():
         return f"holds {_kind(tensor.dtype)}, and the network's {_kind(slot.dtype)}"
     return ""
+
+
+def _unsound(checkpoint: Checkpoint, key: str, slot: Slot) -> str:
+    """Why values of the right kind and shape are no weights: they would be trained, and reported, as any others."""
+    if not slot.dtype.is_floating_point:
+        return ""
+    least, largest = checkpoint.bounds(key, slot.dtype)
+    # A buffer may hold infinities on purpose: a mask that attention adds.
+    if isnan(least) or ((slot.is_parameter or _is_statistic(slot)) and isinf(max(-least, largest))):
+        converted = checkpoint.tensors[key].dtype != slot.dtype
+        return f"holds values that are not finite{f' as {_kind(slot.dtype)}' if converted else ''}"
+    if slot.name.endswith(".running_var") and least < 0:
+        return f"holds a variance below 0 ({least:.3g})"
+    return ""
+
+
+def _is_statistic(slot: Slot) -> bool:
+    return slot.name.endswith((".running_mean", ".running_var"))
 
 
 def _kind(dtype: torch.dtype) -> str:
@@ -191,12 +220,12 @@ def _kind(dtype: torch.dtype) -> str:
 def _digest(checkpoint: Checkpoint, loaded: Mapping[str, str], graph: Graph) -> str:
     """By canonical numbers of modules, so that one network has one digest whatever its nodes are called."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(graph.seeding_names))}
-    rows = [
-        [numbers[module], slot.name.removeprefix(f"{module}."), checkpoint.digest(loaded[slot.name], slot.dtype)]
-        for module, slots in _by_module(graph).items()
-        for slot in slots
-        if module in numbers and slot.name in loaded
-    ]
+    rows = []
+    for module, slots in _by_module(graph).items():
+        for slot in slots if module in numbers else []:
+            if slot.name in loaded:
+                digest = checkpoint.digest(loaded[slot.name], slot.dtype, slot.shape)
+                rows.append([numbers[module], slot.name.removeprefix(f"{module}."), digest])
     return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()[:32]
 
 
@@ -204,22 +233,23 @@ def complaints(found: Match, checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """(message, hint) of each weight that is missing, left over, or does not fit."""
     free = list(found.extra[:MOST_COMPARED])
     said: list[tuple[str, str]] = []
-    for name in found.missing[:MOST_LINES]:
+    for name in found.lacking[:MOST_LINES]:
         said.append((f"the file has no weight for '{name}'", _nearest(name, free, "nearest in the file")))
-    said += _rest(len(found.missing), "weights of the network are missing in the file")
+    said += _rest(len(found.lacking), "weights of the network are missing in the file")
     for name in found.extra[:MOST_LINES]:
-        hint = _nearest(name, found.missing[:MOST_COMPARED], "nearest that lacks one")
+        hint = _nearest(name, found.lacking[:MOST_COMPARED], "nearest that lacks one")
         said.append((f"the file's {shown(name)} belongs to no weight of the network", hint))
     said += _rest(len(found.extra), "weights of the file belong to none of the network")
     said += [(f"the file's {shown(each.key)} {each.why}: '{each.name}'", "") for each in found.unfit[:MOST_LINES]]
     said += _rest(len(found.unfit), "weights of the file do not fit")
     if said:
-        said[-1] = (said[-1][0], "; ".join(filter(None, [said[-1][1], _advice(checkpoint)])))
+        said[-1] = (said[-1][0], "; ".join(filter(None, [said[-1][1], _advice(found, checkpoint)])))
     return said
 
 
-def _advice(checkpoint: Checkpoint) -> str:
-    if all(name.startswith("module.") for name in checkpoint.tensors):
+def _advice(found: Match, checkpoint: Checkpoint) -> str:
+    left_over = all(name.startswith("module.") for name in found.extra)  # by a rule that is there, none is
+    if left_over and found.extra and all(name.startswith("module.") for name in checkpoint.tensors):
         return r"every name begins with 'module.' (DataParallel): rename: {'module\.(.*)': '\1'}"
     return "init.rename maps names, init.set starts nodes anew, and strict: false loads what matches"
 

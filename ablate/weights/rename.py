@@ -83,10 +83,12 @@ class _Rule:
     """In how many ways its alternatives and optional parts combine."""
     loops: int
     """How many parts of it have no length of their own."""
+    nested: int
+    """How often repeats within one another look at a character: more often than once where they look ahead."""
 
     def steps(self, length: int) -> int:
         """That it may take, in the worst case, on a name of ``length`` characters."""
-        return self.choices * comb(length + self.loops, self.loops) * (length + 1)
+        return self.choices * comb(length + self.loops, self.loops) * max(length + 1, self.nested)
 
 
 def _compiled(rules: Mapping[str, str]) -> tuple[list[_Rule], list[Wrong]]:
@@ -114,7 +116,7 @@ def _rule(text: str, replacement: str) -> _Rule:
         pattern = re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise _Unfit(f"{shown(text)} is no regular expression: {error}", "a dot of a name is written \\.") from None
-    choices, loops = _structure(parser.parse(text))
+    structure = _structure(parser.parse(text))
     try:
         parser.parse_template(replacement, pattern)
     except (re.error, IndexError) as error:
@@ -122,26 +124,38 @@ def _rule(text: str, replacement: str) -> _Rule:
         raise _Unfit(f"{shown(replacement)} is no replacement: {error}", f"{groups}; \\1 is the first") from None
     if pattern.groups and re.search(r"\$\d", replacement):
         raise _Unfit(f"{shown(replacement)} names no group", f"write \\{replacement[replacement.index('$') + 1]}")
-    return _Rule(text, pattern, replacement, choices, loops)
+    return _Rule(text, pattern, replacement, *structure)
 
 
-def _structure(items: Any) -> tuple[int, int]:
-    """(choices, loops) of a parsed expression. A loop over what varies itself is refused: it may take for ever."""
-    choices, loops = 1, 0
+def _structure(items: Any) -> tuple[int, int, int]:
+    """(choices, loops, nested) of a parsed expression.
+
+    A loop over what varies itself, or over what takes no character, is refused: it may take for ever.
+    """
+    choices, loops, nested = 1, 0, 1
     for operation, argument in items:
         kind = str(operation)
+        inner = [(part, _structure(part)) for part in _parts(kind, argument)]
+        times = 1
         if kind.endswith("_REPEAT"):
-            least, most, part = argument
-            if int(most) > 1 and _structure(part) != (1, 0):
-                raise _Unfit("a repeat within a repeat, or of alternatives, may take for ever", "use one * or + there")
-            choices *= 2 if (least, int(most)) == (0, 1) else 1
-            loops += least != most and int(most) > 1
+            least, most = argument[0], int(argument[1])
+            for part, own in inner if most > 1 else []:
+                _check_repeated(part, own)
+            choices *= 2 if (least, most) == (0, 1) else 1
+            loops += least != argument[1] and most > 1
+            times = max(1, min(most, LONGEST_KEY))  # each takes a character, and a name has no more
         elif kind == "BRANCH":
             choices *= len(argument[1])
-        for part in _parts(kind, argument):
-            own = _structure(part)
-            choices, loops = choices * own[0], loops + own[1]
-    return choices, loops
+        for _, own in inner:
+            choices, loops, nested = choices * own[0], loops + own[1], max(nested, times * own[2])
+    return choices, loops, nested
+
+
+def _check_repeated(part: Any, structure: tuple[int, int, int]) -> None:
+    if structure[:2] != (1, 0):
+        raise _Unfit("a repeat within a repeat, or of alternatives, may take for ever", "use one * or + there")
+    if part.getwidth()[0] == 0:
+        raise _Unfit("a repeat of what takes no character may take for ever", "leave the repeat out")
 
 
 def _parts(kind: str, argument: Any) -> list[Any]:

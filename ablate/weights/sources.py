@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,6 +94,8 @@ def resolve(text: str, base: Path, *, trusted: bool, download: bool) -> Source:
     if path.suffix not in SUFFIXES:
         hint = f"or {STUDY}FOLDER/VARIANT, or {TORCHVISION}NAME"
         raise UserError(Problem(f"'{text}' is no file of weights, which end in {', '.join(SUFFIXES)}", hint=hint))
+    if path.exists() and not is_file(path):
+        raise UserError(f"'{text}' is {'a folder' if path.is_dir() else 'no plain file that can be read'}")
     if not is_file(path):
         raise UserError(Problem(f"no file '{text}'", hint=_beside(path)))
     return OneFile(path)
@@ -166,11 +168,22 @@ def _torchvision(name: str, download: bool) -> Path:
 def _entry(name: str) -> Any:
     entries = _entries()
     if name not in entries:
-        if f"{name}.DEFAULT" in entries:
-            of_model = [each for each in entries if each.startswith(f"{name}.") and not each.endswith(".DEFAULT")]
+        if of_model := _of_class(name, entries):
             raise UserError(Problem(f"{shown(name)} has several weights", hint=f"one of: {listed(of_model)}"))
+        if of_model := _of_model(name, entries):
+            raise UserError(f"{shown(name)} is a model; its weights: {listed(of_model)}")
         raise UserError(Problem(f"torchvision has no weights {shown(name)}", hint=did_you_mean(name, entries)))
     return entries[name]
+
+
+def _of_class(name: str, entries: Iterable[str]) -> list[str]:
+    return [each for each in entries if each.startswith(f"{name}.") and not each.endswith(".DEFAULT")]
+
+
+def _of_model(name: str, entries: Iterable[str]) -> list[str]:
+    from torchvision import models
+
+    return _of_class(models.get_model_weights(name).__name__, entries) if name in models.list_models() else []
 
 
 @cache

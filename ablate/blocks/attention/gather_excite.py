@@ -15,7 +15,8 @@ covers all of it. GE-θ⁻ with global extent is squeeze-and-excitation without 
 of GE-θ⁺ is 1/2.
 
 The paper's gains for ResNet-50 on ImageNet grow with the extent and from θ⁻ to θ⁺; θ⁻ gains with no parameters.
-A global θ has a weight per pixel and channel: it takes images of one size only, and 5.5 million in ResNet-50.
+A global θ has a weight per pixel and channel: it takes images of one size only, and 5.5 million in ResNet-50. Its
+norm sees one value per channel of an example: training refuses a batch of 1, which has no variance.
 """
 
 from __future__ import annotations
