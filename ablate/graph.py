@@ -85,11 +85,11 @@ class Node:
         if not self.module:
             object.__setattr__(self, "module", self.name)
 
-    @property
+    @cached_property
     def effective(self) -> dict[str, Any]:
         return self.block.effective(self.params, *self.shapes)
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         return self.block.is_identity(self.params, *self.shapes)
 
