@@ -343,8 +343,10 @@ class _Rewrite:
         inputs = tuple(self._read((consumer, port), source) for source, consumer, port in entering)
         taken = _taken_over(self.graph, graft.place, node, graft.insertion.block)
         self.standing[graft.source] = self._place(graft, inputs, taken)
+        read = self.graph.shape(entering[0][0])
         before, after = self.graph.shape(graft.source), self.builder.shape(self.standing[graft.source])
-        if "stride" not in taken and "stride" in graft.insertion.block.Params.model_fields and before[1:] != after[1:]:
+        strides = "stride" in graft.insertion.block.Params.model_fields
+        if strides and stride_of(read, before) is None and before[1:] != after[1:]:
             message = f"'{graft.place}' gives {before} by no one stride, and '{graft.name}' {after}: state stride"
             raise InsertionError(message, graft.insertion.name, by_place=False)
 

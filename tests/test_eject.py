@@ -28,6 +28,7 @@ from tests.conftest import REPOSITORY
 MODELS = sorted(path.stem for path in (REPOSITORY / "specs" / "models").glob("*.yaml"))
 QUICK = ("resnet20", "mobilenet_v2")
 """Of the models, those that are tried on every run."""
+RUFF = [sys.executable, "-m", "ruff"]
 RULES = ["--isolated", "--line-length", "120"]
 LINT = ["--target-version", "py311", "--select", "E,F,W,I,UP,B,SIM,RUF,C4", "--ignore", "RUF001,RUF002,RUF003,UP018"]
 """UP018: torchvision writes ``float(-100.0)``, and its functions are brought along as they are."""
@@ -49,8 +50,8 @@ def in_ruffs_eyes(text: str, tmp_path: Path) -> str:
     """What ``ruff`` would change or complain about; empty where the file is clean."""
     file = tmp_path / "network.py"
     file.write_text(text, encoding="utf-8")
-    shape = subprocess.run(["ruff", "format", "--diff", *RULES, file], capture_output=True, text=True, check=False)
-    lint = subprocess.run(["ruff", "check", "-q", *RULES, *LINT, file], capture_output=True, text=True, check=False)
+    shape = subprocess.run([*RUFF, "format", "--diff", *RULES, file], capture_output=True, text=True, check=False)
+    lint = subprocess.run([*RUFF, "check", "-q", *RULES, *LINT, file], capture_output=True, text=True, check=False)
     return shape.stdout + lint.stdout
 
 

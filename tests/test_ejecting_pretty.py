@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_the_blocks_own_files_are_printed_as_ruff_has_them(tmp_path: Path) -> No
         printed = text_of(statements_of(text))
         assert meaning(statements_of(printed)) == meaning(statements_of(text)), source.name
         (tmp_path / f"{source.parent.name}_{source.name}").write_text(printed, encoding="utf-8")
-    command = ["ruff", "format", "--diff", "--isolated", "--line-length", "120", str(tmp_path)]
+    command = [sys.executable, "-m", "ruff", "format", "--diff", "--isolated", "--line-length", "120", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == ""
 
