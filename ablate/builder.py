@@ -23,9 +23,8 @@ def build(graph: Graph, *, seed: int = 0, recipe: str = "kaiming_fan_out") -> fx
     Parameter names are ``stage1.0.conv1.weight``. The global random state is left as it was.
     """
     root = nn.Module()
-    # In canonical order: what sums over all parameters (a norm of the gradient) sums in this one.
-    rank = {name: index for index, name in enumerate(graph.seeding_names)}
-    for node in sorted(graph.in_execution_order, key=lambda node: rank.get(node.module, len(rank))):
+    # In the order of calls, in which fx keeps them: what sums over all parameters sums in one order.
+    for node in graph.in_execution_order:
         if node.module == node.name:
             _attach(root, node.name, _module(node, seed, recipe))
     lowered = fx.Graph()

@@ -16,8 +16,19 @@ from typing import Any, Literal
 
 from ablate.block import TAKEN_OVER, BlockParams, BlockType, Value, find
 from ablate.errors import listed
-from ablate.graph import INPUT, OUTPUT, Edit, Graph, GraphBuilder, GraphError, Node, Reported, stride_of, unedited
+from ablate.graph import (
+    INPUT,
+    OUTPUT,
+    Edit,
+    Graph,
+    GraphBuilder,
+    GraphError,
+    Node,
+    Reported,
+    unedited,
+)
 from ablate.pattern import Pattern
+from ablate.shapes import over_a_map, stride_of, width_of
 
 Edge = tuple[str, int]
 """A consumer's name and the index of its port."""
@@ -383,10 +394,8 @@ def _taken_over(graph: Graph, place: str, node: Node | None, block: BlockType) -
         taken = {name: getattr(call.params, name) for name in TAKEN_OVER if hasattr(call.params, name)}
     else:  # a scope of an imported network: what it does to a map says what it was
         entering = _entering(graph, place, "")
-        stride = stride_of(graph.shape(entering[0][0]), graph.shape(graph.places[place]))
-        taken = {"width": 0} | ({} if stride is None else {"stride": stride})
+        taken = over_a_map(graph.shape(entering[0][0]), graph.shape(graph.places[place]))
     if "width" in taken and (node.block if node else call.block if call else None) is not block:
         # A bottleneck's width is that of its inside: what another block must come to is what goes out.
-        shape = graph.shape(graph.places[place])
-        taken["width"] = shape[0] if len(shape) != 2 else shape[-1]
+        taken["width"] = width_of(graph.shape(graph.places[place]))
     return taken

@@ -507,6 +507,36 @@ def test_a_planted_difference_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("'conv.weight'" in line for line in found)
 
 
+def test_gradients_that_only_the_original_has_are_a_difference() -> None:
+    graph, source = own(Tiny)
+    network = build(graph, seed=3)
+    network.get_submodule("fc").register_forward_hook(lambda module, args, output: output.detach())
+    assert any("no gradients" in line for line in differences(source, graph, network, own_images(), 3))
+
+
+def test_code_without_values_belongs_to_the_identity_too(tmp_path: Path) -> None:
+    """A module of a user's own that holds nothing still does something, and its file says what."""
+    rows = []
+    for factor in (2, 3):
+        (tmp_path / "net.py").write_text(STATELESS.format(factor=factor))
+        graph, _ = import_graph(Origin.of("net.py:net", {}, str(tmp_path / "net.py")), (3, 9, 9), 3)
+        rows.append(graph.by_name["0"].effective)
+        assert "origin" not in graph.by_name["1"].effective  # torch's own needs none
+    assert rows[0] != rows[1]
+
+
+STATELESS = """
+from torch import nn
+
+class Times(nn.Module):
+    def forward(self, x):
+        return x * {factor}
+
+def net(num_classes=3):
+    return nn.Sequential(Times(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+
+
 def test_no_node_of_an_import_writes_into_what_it_reads() -> None:
     graph, _ = own(AddedInPlace)
     network = build(graph, seed=3).eval()

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from ablate.cli.common import FORMATS, Commands, print_table
+from ablate.cli.common import FORMATS, Commands, print_table, write_text
 from ablate.errors import Problem, UserError
 
 
@@ -71,8 +71,5 @@ def _schema(options: argparse.Namespace) -> int:
     if options.output is None:
         print(text, end="")
         return 0
-    try:
-        options.output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{options.output}: {error.strerror}") from None
+    write_text(text, options.output)
     return 0

@@ -98,14 +98,19 @@ def print_json(values: Any) -> None:
     print(json.dumps(values, indent=2, ensure_ascii=False))
 
 
+def write_text(text: str, file: Path) -> None:
+    """Into the file that the user named. ``UserError`` where that can't be."""
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+
+
 def write_svg(drawing: Drawing, file: Path, *, unchanged: bool = False) -> None:
     """The picture of a network; with ``unchanged`` what did not change is folded."""
     from ablate.diagram import fold, svg
 
-    try:
-        file.write_text(svg(fold(drawing, unchanged=unchanged)), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
+    write_text(svg(fold(drawing, unchanged=unchanged)), file)
     print(f"wrote {file}", file=sys.stderr)
 
 

@@ -6,8 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from ablate.cli.common import Commands, again, load_plan, loaded, shapeable, takes_spec
-from ablate.errors import UserError
+from ablate.cli.common import Commands, again, load_plan, loaded, shapeable, takes_spec, write_text
 
 
 def add(commands: Commands) -> None:
@@ -36,10 +35,7 @@ def _eject(options: argparse.Namespace) -> int:
     if options.output is None:
         print(text, end="")
         return 0
-    try:
-        options.output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{options.output}: {error.strerror}") from None
+    write_text(text, options.output)
     count = text.count("\n")
     print(f"wrote {options.output}: {count} lines; run; outputs and gradients equal to the network bit for bit")
     print(f"next: {weights}   (the weights that it takes: without them it starts otherwise than the study)")

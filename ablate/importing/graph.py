@@ -104,14 +104,17 @@ def differences(source: Import, graph: Graph, network: nn.Module, x: Tensor, see
         found.append(f"the imported network has not as many parameters as '{source.origin.name}'")
     differentiable = True
     for training in (False, True):
-        outputs = []
+        outputs, backwards = [], []
         for model, run in ((original, original), (network, partial(_in_order, graph, network))):
             model.zero_grad(set_to_none=True)
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 model.train(training)
                 outputs.append(run(x))
-            differentiable &= _differentiated(outputs[-1])
+            backwards.append(_differentiated(outputs[-1]))
+        differentiable = backwards[0]
+        if backwards[0] and not backwards[1]:
+            found.append(f"the imported network has no gradients where '{source.origin.name}' has them")
         one, other = outputs
         if one.shape != other.shape or not torch.equal(one, other):
             mode = "training" if training else "evaluation"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -18,10 +16,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ablate.block import Block, BlockParams, Shape, Stream
-from ablate.graph import infer_shape, stride_of
 from ablate.importing.origin import Origin, OriginError, construct, one_line
 from ablate.importing.parts import Part, Parts, Ref, SplitError, Step, divided, filled, references, tensor_at
 from ablate.importing.tracing import CONSTANT, MODE, Trace, TraceError, trace
+from ablate.shapes import infer_shape, over_a_map
 from ablate.streams import stream_seed
 
 _NOISY_FUNCTIONS = frozenset(
@@ -32,6 +30,10 @@ _NOISY_FUNCTIONS = frozenset(
     ]
 )
 """Functions and methods that draw."""
+
+
+_PINNED = ("torch.", "operator.", "builtins.", "math.")
+"""Where code comes from that needs no digest: torch's version is in every trial's hash."""
 
 
 class Imported(NamedTuple):
@@ -121,8 +123,7 @@ class ImportedNode(Block):
 
     @classmethod
     def taken_over(cls, params: ImportedParams, *shapes: Shape) -> Mapping[str, Any]:
-        stride = stride_of(shapes[0], infer_shape(cls, params, shapes))
-        return {"width": 0} | ({} if stride is None else {"stride": stride})
+        return over_a_map(shapes[0], infer_shape(cls, params, shapes))
 
     @classmethod
     def effective(cls, params: ImportedParams, *shapes: Shape) -> dict[str, Any]:
@@ -255,10 +256,8 @@ def _is_noisy(module: nn.Module) -> bool:
     for part in module.modules():
         if _is_dropout(part) or isinstance(part, nn.RReLU) or not type(part).__module__.startswith("torch.nn"):
             return True
-        if (
-            float(getattr(part, "dropout", 0.0) or 0.0 if not isinstance(getattr(part, "dropout", 0), nn.Module) else 0)
-            > 0
-        ):
+        rate = getattr(part, "dropout", 0)  # a number in torch's attention, a module in its transformer layers
+        if isinstance(rate, int | float) and rate > 0:
             return True
     return False
 
@@ -296,7 +295,7 @@ def _leave_stream(module: nn.Module, args: tuple[Any, ...], output: Any) -> None
 
 @lru_cache(maxsize=65_536)
 def _description(origin: Origin, shape: Shape, name: str) -> dict[str, Any]:
-    """What a part is, but for names. The origin belongs to it where it has values that start by the origin's code."""
+    """What a part is, but for names. The origin belongs to it where its values or its code are the origin's."""
     found = imported(origin, shape)
     part = found.parts[name]
     described = {
@@ -306,14 +305,21 @@ def _description(origin: Origin, shape: Shape, name: str) -> dict[str, Any]:
     }
     if part.alone is not None:
         del described["steps"]
-    has_state = bool(part.tensors) or any(
-        _has_tensors(found.meta.get_submodule(path)) for path in part.modules.values()
-    )
-    return described | ({"origin": origin.identity} if has_state else {})
+    modules = [found.meta.get_submodule(path) for path in part.modules.values()]
+    owes = bool(part.tensors) or any(_has_tensors(module) or _is_foreign(module) for module in modules)
+    owes = owes or any(_is_foreign(step) for step in part.steps)
+    return described | ({"origin": origin.identity} if owes else {})
 
 
 def _has_tensors(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None or next(module.buffers(), None) is not None
+
+
+def _is_foreign(what: nn.Module | Step) -> bool:
+    """Whether it is code of neither torch nor Python, which only the origin's version, or its digest, pins down."""
+    if isinstance(what, Step):
+        return what.kind == "function" and not qualified(what.target).startswith(_PINNED)
+    return any(not type(part).__module__.startswith(_PINNED) for part in what.modules())
 
 
 def _step_described(step: Step) -> list[Any]:
@@ -340,8 +346,6 @@ def _module_described(module: nn.Module) -> dict[str, Any]:
         if not key.startswith("_") and key not in ("training", "inplace", "noisy", "noise_seed", "noise_calls")
     }
     described: dict[str, Any] = {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings}
-    if not kind.__module__.startswith("torch."):
-        described["code"] = _code_of(kind)
     tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     described["tensors"] = [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in tensors]
     described["inside"] = [[name, _module_described(child)] for name, child in module.named_children()]
@@ -362,10 +366,3 @@ def _setting(value: Any) -> Any:
     if isinstance(value, torch.dtype | torch.device | torch.Size | slice | Enum):
         return repr(value)
     return qualified(value) if hasattr(value, "__qualname__") else type(value).__qualname__
-
-
-def _code_of(kind: type) -> str:
-    try:
-        return hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:16]
-    except (OSError, TypeError):
-        return ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from formulas import same_output_and_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers.cbam import ChannelAttn
@@ -139,16 +140,6 @@ def test_ai_gate_by_hand(make: Make, noise: Noise, mode: str) -> None:
             y = y / (1 + torch.exp(-convolve_to_one(one, module.spatial)))
         expected.append(y)
     torch.testing.assert_close(module(x), torch.stack(expected))
-
-
-def same_output_and_gradients(ours: nn.Module, theirs: nn.Module, x: Tensor) -> None:
-    one, two = x.clone().requires_grad_(), x.clone().requires_grad_()
-    y, expected = ours(one), theirs(two)
-    torch.testing.assert_close(y, expected)
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape)
-    (y * weights).sum().backward()
-    (expected * weights).sum().backward()
-    torch.testing.assert_close(one.grad, two.grad)
 
 
 def test_se_is_timms(make: Make, noise: Noise) -> None:

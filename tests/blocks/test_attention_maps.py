@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from formulas import same_output_and_gradients
 from timm.layers.cbam import CbamModule
 from timm.layers.non_local_attn import NonLocalAttn
 from timm.models.xcit import XCA
@@ -23,17 +24,6 @@ Make = Callable[..., Any]
 Noise = Callable[..., Tensor]
 
 SHAPE = (6, 5, 7)
-
-
-def same(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """Equal outputs, and equal gradients of the input."""
-    one, two = x.clone().requires_grad_(), x.clone().requires_grad_()
-    y, expected = ours(one), theirs(two)
-    torch.testing.assert_close(y, expected)
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape)
-    (y * weights).sum().backward()
-    (expected * weights).sum().backward()
-    torch.testing.assert_close(one.grad, two.grad)
 
 
 def tokens(x: Tensor) -> Tensor:
@@ -69,7 +59,7 @@ def test_multi_head_attention_over_channels_is_timms_cross_covariance_attention(
     copied(theirs.qkv, module.query, module.key, module.value)
     copied(theirs.proj, module.out)
     theirs.temperature.data.copy_(module.temperature)
-    same(module, lambda x: theirs(tokens(x)).transpose(1, 2).reshape(x.shape), noise(2, *SHAPE))
+    same_output_and_gradients(module, lambda x: theirs(tokens(x)).transpose(1, 2).reshape(x.shape), noise(2, *SHAPE))
 
 
 @torch.no_grad()
@@ -146,7 +136,7 @@ def test_position_attention_is_danets(make: Make, noise: Noise, reduction: int, 
     module = make("position_attention", SHAPE, reduction=reduction)
     theirs = DanetPosition(6, inner).double()
     theirs.load_state_dict(module.state_dict())
-    same(module, theirs, noise(2, *SHAPE))
+    same_output_and_gradients(module, theirs, noise(2, *SHAPE))
 
 
 @torch.no_grad()
@@ -182,7 +172,7 @@ def test_the_inner_width_of_position_attention_is_shown() -> None:
 @pytest.mark.parametrize("compare", ["likeness", "difference"])
 def test_channel_attention_is_danets(make: Make, noise: Noise, compare: str) -> None:
     module = make("channel_attention", SHAPE, compare=compare)
-    same(module, DanetChannel(compare == "difference"), noise(2, *SHAPE) / 3)
+    same_output_and_gradients(module, DanetChannel(compare == "difference"), noise(2, *SHAPE) / 3)
     assert not list(module.parameters())
 
 
@@ -292,7 +282,7 @@ def test_the_non_local_block_is_timms_without_its_shortcut(make: Make, noise: No
         copied(layer, ours)
     theirs.norm.load_state_dict(module.bn.state_dict())
     module.train(training)
-    same(lambda x: module(x) + x, theirs, noise(2, *SHAPE))
+    same_output_and_gradients(lambda x: module(x) + x, theirs, noise(2, *SHAPE))
     torch.testing.assert_close(module.bn.running_var, theirs.norm.running_var)
 
 
@@ -306,4 +296,4 @@ def test_cbam_is_timms_whose_spatial_part_reads_the_mean_first(make: Make, noise
         theirs.spatial.conv.conv.weight.copy_(module.spatial.conv.weight.flip(1))
         norm.bias.copy_(module.spatial.conv.bias)
         norm.weight.fill_((1 + norm.eps) ** 0.5)
-    same(module, theirs, noise(2, *SHAPE))
+    same_output_and_gradients(module, theirs, noise(2, *SHAPE))
