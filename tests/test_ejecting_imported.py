@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ejected import assert_same_network, ejected, plain_network
-from test_importing import SWIN, VIT
 from torch import nn
 
 from ablate.builder import build
 from ablate.ejecting.torchmodules import constructor
 from ablate.importing.graph import import_graph
 from ablate.importing.origin import Origin
+from tests.imported_models import SWIN, VIT
 
 SHAPE = (3, 32, 32)
 

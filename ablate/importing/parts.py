@@ -83,8 +83,19 @@ def divided(model: nn.Module, trace: Trace) -> Parts:
     for path, returned in trace.scopes.items():
         if path and len(returned) == 1 and returned[0] in names:
             scopes[path] = names[returned[0]]
-    inside = {path: part.name for part in parts if part.alone is None for path in part.modules.values()}
-    return Parts(parts, names[output], scopes, _repeats(model), _numbered(trace, ends, names), inside)
+    numbered = _numbered(trace, ends, names)
+    return Parts(parts, names[output], scopes, _repeats(model), numbered, _inside(model, parts, scopes))
+
+
+def _inside(model: nn.Module, parts: tuple[Part, ...], scopes: dict[str, str]) -> dict[str, str]:
+    """What a part calls or reads and is no place: modules of modules, and those of which only weights are read."""
+    found: dict[str, str] = {}
+    for part in parts:
+        for path in part.modules.values():
+            found |= {inner: part.name for inner, _ in model.get_submodule(path).named_modules(prefix=path)}
+        found |= {path.rpartition(".")[0]: part.name for path in part.tensors.values()}
+    places = {"", *scopes, *(part.name for part in parts)}
+    return {path: name for path, name in found.items() if path not in places}
 
 
 def _output(trace: Trace) -> fx.Node:
