@@ -222,6 +222,11 @@ class OtherNumberInTraining(Tiny):
         return x.clamp(-0.1, None if self.training else 0.1)
 
 
+class OtherConstantInTraining(Tiny):
+    def middle(self, x: Tensor) -> Tensor:
+        return x * torch.tensor(0.5 if self.training else 1.0)
+
+
 class CountsItsCalls(Tiny):
     def __init__(self, num_classes: int = 7) -> None:
         super().__init__(num_classes)

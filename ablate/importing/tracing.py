@@ -135,7 +135,7 @@ def trace(model: nn.Module, shape: Shape, keep: Iterable[str] = ()) -> Trace:
             whole.add(evaluating)
             continue
         assert isinstance(training, _Attempt)
-        culprit = _merge(training.graph, evaluating.graph)
+        culprit = _merge(model, training.graph, evaluating.graph)
         if culprit is not None:
             whole.add(culprit)
             continue
@@ -179,13 +179,16 @@ def _not_traceable(model: nn.Module, error: Exception) -> str:
     return f"{type(model).__name__} can't be traced{where}: {reason}"
 
 
-def _merge(training: fx.Graph, evaluating: fx.Graph) -> str | None:
+def _merge(model: nn.Module, training: fx.Graph, evaluating: fx.Graph) -> str | None:
     """Put ``MODE`` where the graphs differ in a switch. The module that must be kept whole where they differ more."""
     ours, theirs = list(training.nodes), list(evaluating.nodes)
     same = dict(zip(ours, theirs, strict=False))
     for node, other in zip(ours, theirs, strict=False):
         if _is_constant(node) and _is_constant(other):
-            continue  # a tensor that the forward makes from nothing has a name of its own in each trace
+            # A tensor that the forward makes from nothing has a name of its own in each trace.
+            if not torch.equal(getattr(model, str(node.target)), getattr(model, str(other.target))):
+                return _blamed(node, other)
+            continue
         if (node.op, str(node.target)) != (other.op, str(other.target)):
             return _blamed(node, other)
         merged = _merged((node.args, node.kwargs), (other.args, other.kwargs), same)
