@@ -136,10 +136,11 @@ def test_a_default_is_what_several_calls_have() -> None:
     assert "PadShortcut(before=16)" in text
 
 
-def test_the_attention_of_tokens_has_no_mask_that_is_none() -> None:
+def test_the_attention_of_tokens_without_positions_has_none_of_their_code() -> None:
     tokens = "graph:\n  patch: {block: patch_embed, width: 12, patch: 4}\n  attn: {block: token_attention, heads: 3}\n"
     text = same(network_of(f"{tokens}  head: {{block: token_classifier, pool: mean}}\n", (3, 8, 8)))
-    assert "F.scaled_dot_product_attention(query, key, value, scale=self.scale)" in text
+    assert "attend(query, key, value, self.scale, None)" in text
+    assert "relative" not in text
 
 
 def test_the_head_warns_that_the_first_values_are_not_the_studys() -> None:

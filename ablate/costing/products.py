@@ -105,7 +105,7 @@ def handlers() -> dict[str, Handler]:
         "aten::linear": of(lambda x, weight: prod(x) * prod(weight[:-1]), 0, 1),
         "aten::tensordot": _tensordot,
         "aten::einsum": _einsum,
-        "aten::scaled_dot_product_attention": lambda i, o: Counter(attention=attention_flops(*map(_shape, i[:3]))),
+        "aten::scaled_dot_product_attention": lambda i, o: Counter(attention=attention_flops(*map(_unpadded, i[:3]))),
         # ``padding="same"`` as a text; other convolutions are ``aten::_convolution``, which fvcore knows
         "aten::_convolution_mode": lambda i, o: Counter(
             conv=prod(_shape(i[1])) * prod(_shape(o[0])[2:]) * _shape(i[0])[0]
@@ -120,6 +120,12 @@ def _shape(value: Any) -> list[int]:
     if shape is None:
         raise ValueError(f"an operand whose shape is not known: {value.debugName()}")
     return shape
+
+
+def _unpadded(value: Any) -> list[int]:
+    """Of an operand of attention, without columns of zeros that make it fit a kernel: no work of the formula."""
+    shape = _shape(value)
+    return [*shape[:-1], _shape(next(value.node().inputs()))[-1]] if value.node().kind() == "aten::pad" else shape
 
 
 def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:

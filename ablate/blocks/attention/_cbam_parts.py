@@ -6,8 +6,9 @@
 ``pool: avg`` or ``max`` leaves one of Mc's two terms. With ``spatial_pool: conv``, f reads W₃F, a learnt 1 × 1
 convolution C -> 1 without bias, in the place of the two maps (the paper's text says 1 × 1 and one channel only).
 
-Maxima are taken by ``amax``: the pooling functions have no deterministic backward on CUDA. Where several
-elements are the maximum they share its gradient.
+Maxima are taken by ``max`` along an axis of (B, H·W, C): on a CPU its backward takes two thirds of the time of
+``amax``'s, and unlike that of the pooling functions it is deterministic on CUDA. Where several elements are the
+maximum, one has its gradient, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ SpatialPool = Annotated[
 ]
 
 
+def pixels(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H·W, C), in channels-last memory a view."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
 class ChannelAttention(nn.Module):
     """Mc(F) ⊙ F. The MLP is shared by both poolings and has no biases; at hidden width 0, Mc is 1/2."""
 
@@ -44,10 +50,11 @@ class ChannelAttention(nn.Module):
             return x.new_full((x.shape[0], x.shape[1], 1, 1), 0.5)
         if self.pool == "avg":
             return torch.sigmoid(self.mlp(x.mean((2, 3), keepdim=True)))
+        x_BNC = pixels(x)
+        highest = self.mlp(x_BNC.max(1).values[:, :, None, None])
         if self.pool == "max":
-            return torch.sigmoid(self.mlp(x.amax((2, 3), keepdim=True)))
-        mean, highest = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-        return torch.sigmoid(self.mlp(mean) + self.mlp(highest))
+            return torch.sigmoid(highest)
+        return torch.sigmoid(self.mlp(x_BNC.mean(1)[:, :, None, None]) + highest)
 
     def mlp(self, x: Tensor) -> Tensor:
         y: Tensor = self.fc2(F.relu(self.fc1(x)))
@@ -74,7 +81,9 @@ class SpatialAttention(nn.Module):
         if self.spatial_pool == "conv":
             pooled: Tensor = self.pooling(x)
             return pooled
-        return torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
+        x_BNC = pixels(x)
+        maps_B2N = torch.stack([x_BNC.max(2).values, x_BNC.mean(2)], dim=1)
+        return maps_B2N.reshape(len(x), 2, *x.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.gate(x) * x

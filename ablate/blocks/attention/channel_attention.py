@@ -19,9 +19,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from ablate.block import Block, BlockParams, Shape
+from ablate.blocks._attend import attend
 from ablate.blocks._shapes import image
 
 
@@ -44,7 +44,7 @@ class ChannelAttention(Block, name="channel_attention"):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_B1CN = x_BCHW.flatten(2).unsqueeze(1)
-        return F.scaled_dot_product_attention(self.sign * x_B1CN, x_B1CN, x_B1CN, scale=1.0).reshape(x_BCHW.shape)
+        return attend(self.sign * x_B1CN, x_B1CN, x_B1CN, scale=1.0).reshape(x_BCHW.shape)
 
     def extra_repr(self) -> str:
         return f"compare={'likeness' if self.sign > 0 else 'difference'}"

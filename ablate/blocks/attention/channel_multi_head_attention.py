@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablate.block import Block, BlockParams, Shape, Stream
+from ablate.blocks._attend import attend
 from ablate.blocks._shapes import image
 
 
@@ -60,7 +61,7 @@ class ChannelMultiHeadAttention(Block, name="channel_multi_head_attention"):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         query, key = self._compared(x_BCHW)
-        y_BhdN = F.scaled_dot_product_attention(query, key, self._planes(self.value(x_BCHW)), scale=self.scale)
+        y_BhdN = attend(query, key, self._planes(self.value(x_BCHW)), self.scale)
         y_BCHW: Tensor = self.out(y_BhdN.reshape(x_BCHW.shape))
         return y_BCHW
 

@@ -88,13 +88,17 @@ class GlobalContext(ReducedBlock, name="global_context"):
         if self.pool == "avg":
             batch, _, height, width = x_BCHW.shape
             return x_BCHW.new_full((batch, 1, 1, height * width), 1 / (height * width))
-        return torch.softmax(self.attend(x_BCHW).flatten(2), dim=-1).unsqueeze(1)
+        return self._weights(x_BCHW)
 
     def context(self, x_BCHW: Tensor) -> Tensor:
         """(B, C, 1, 1)."""
         if self.pool == "avg":
             return x_BCHW.mean((2, 3), keepdim=True)
-        return (self.attention(x_BCHW) @ pixels(x_BCHW, 1)).transpose(1, 3)
+        return (self._weights(x_BCHW) @ pixels(x_BCHW, 1)).transpose(1, 3)
+
+    def _weights(self, x_BCHW: Tensor) -> Tensor:
+        """α, (B, 1, 1, N): one row for all pixels, so that nothing here is N × N."""
+        return torch.softmax(self.attend(x_BCHW).flatten(2), dim=-1).unsqueeze(1)
 
     def transform(self, context_BC11: Tensor) -> Tensor:
         """(B, C, 1, 1) -> (B, C, 1, 1)."""

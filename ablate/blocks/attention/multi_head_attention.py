@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ablate.block import Block, BlockParams, Shape
+from ablate.blocks._attend import attend
 from ablate.blocks._shapes import image
 from ablate.blocks.attention._pixels import attention_weights, picture, pixels
 
@@ -47,6 +47,6 @@ class MultiHeadAttention(Block, name="multi_head_attention"):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         q_BhNd, k_BhNd, v_BhNd = (pixels(layer(x_BCHW), self.heads) for layer in (self.query, self.key, self.value))
-        y_BhNd = F.scaled_dot_product_attention(q_BhNd, k_BhNd, v_BhNd, scale=self.scale)
+        y_BhNd = attend(q_BhNd, k_BhNd, v_BhNd, self.scale)
         y_BCHW: Tensor = self.out(picture(y_BhNd, *x_BCHW.shape[2:]))
         return y_BCHW

@@ -20,9 +20,9 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ablate.block import Block, BlockParams, Shape
+from ablate.blocks._attend import attend
 from ablate.blocks._shapes import image
 from ablate.blocks.attention._pixels import attention_weights, picture, pixels
 
@@ -58,8 +58,7 @@ class PositionAttention(Block, name="position_attention"):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         query, key, value = (pixels(layer(x_BCHW), 1) for layer in (self.query, self.key, self.value))
-        y_B1NC = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return picture(y_B1NC, *x_BCHW.shape[2:])
+        return picture(attend(query, key, value, scale=1.0), *x_BCHW.shape[2:])
 
 
 def inner_width(params: PositionAttention.Params, channels: int) -> int:

@@ -16,9 +16,9 @@ Shapes: B images, C channels, H × W pixels, N = H·W; h = 1 head of d = C chann
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ablate.block import Block, BlockParams, Shape
+from ablate.blocks._attend import attend
 from ablate.blocks._shapes import image
 from ablate.blocks.attention._pixels import attention_weights, picture, pixels
 
@@ -39,5 +39,4 @@ class SelfAttention(Block, name="self_attention"):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         q_BhNd, k_BhNd, v_BhNd = (pixels(layer(x_BCHW), 1) for layer in (self.query, self.key, self.value))
-        y_BhNd = F.scaled_dot_product_attention(q_BhNd, k_BhNd, v_BhNd, scale=1.0)
-        return picture(y_BhNd, *x_BCHW.shape[2:])
+        return picture(attend(q_BhNd, k_BhNd, v_BhNd, scale=1.0), *x_BCHW.shape[2:])

@@ -7,7 +7,7 @@
 ``position: relative`` (ViT, Appendix D.4, after Shaw et al., 2018, arXiv:1803.02155): R_i[n, m] = q_i,n · T_{m-n},
 one learnable vector of d numbers for each of the 2N - 1 offsets in the sequence, shared by all heads; a class token
 counts as a place. Otherwise R = 0. The number of heads changes neither parameters nor FLOPs. There is no dropout of
-attention weights.
+attention weights. Memory is linear in N without positions; R enters as a mask, of heads · N² numbers an example.
 
 ``key.bias`` shifts all logits of a token alike, which softmax cancels: its gradient is zero.
 """
@@ -19,9 +19,9 @@ from typing import Literal
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ablate.block import Block, BlockParams, Shape, Stream
+from ablate.blocks._attend import attend
 from ablate.blocks.vit._tokens import join_heads, split_heads, tokens
 
 STD = 0.02
@@ -68,9 +68,7 @@ class TokenAttention(Block, name="token_attention"):
 
     def forward(self, x_BND: Tensor) -> Tensor:
         query, key, value = self._projected(x_BND)
-        y_BhNd = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=self.relative_logits(query), scale=self.scale
-        )
+        y_BhNd = attend(query, key, value, self.scale, self.relative_logits(query))
         y_BND: Tensor = self.out(join_heads(y_BhNd))
         return y_BND
 
