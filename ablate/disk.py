@@ -22,6 +22,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+def cache_folder(name: str) -> Path:
+    """Where the user's caches lie: beneath ``$XDG_CACHE_HOME``, else ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ablate" / name
+
+
 def settled_checksum(path: Path) -> str:
     """The file's sha256, once the disk has it: a result must not outlive the files that it vouches for."""
     with path.open("rb") as file:

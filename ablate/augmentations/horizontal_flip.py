@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ablate.data.augment import Augmentation
+from ablate.data.augment import Augmentation, picked
 
 if TYPE_CHECKING:
     import torch
@@ -19,4 +19,4 @@ class HorizontalFlip(Augmentation, name="horizontal_flip"):
         return torch.rand(count, generator=stream) < 0.5
 
     def apply(self, x: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-        return x.flip(-1).where(draws[:, None, None, None], x)
+        return picked(draws[:, None, None, None], x.flip(-1), x)

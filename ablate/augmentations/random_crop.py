@@ -26,7 +26,12 @@ class RandomCrop(Augmentation, name="random_crop"):
         import torch
         from torch.nn.functional import pad
 
-        _, _, height, width = x.shape
-        # a view of every crop there is, (B, C, 2p+1, 2p+1, H, W), of which one is copied for each example
-        crops = pad(x, [self.padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
-        return crops[torch.arange(len(x), device=x.device), :, draws[:, 0], draws[:, 1]]
+        examples, channels, height, width = x.shape
+        padded = pad(x, [self.padding] * 4).contiguous()
+        line = padded.shape[3]
+        # a view of every run of ``width`` pixels there is; each row of each crop is one of them, and copied whole
+        runs = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
+        planes = torch.arange(examples * channels, device=x.device).view(examples, channels, 1) * padded[0, 0].numel()
+        corners = (draws[:, 0] * line + draws[:, 1])[:, None, None]
+        rows = torch.arange(height, device=x.device) * line
+        return runs.index_select(0, (planes + corners + rows).flatten()).view(x.shape)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from ablate.augmentations._boxes import attempts, draw_boxes, first_that_fits, place
-from ablate.data.augment import AreaRange, Augmentation, RatioRange, Share
+from ablate.data.augment import AreaRange, Augmentation, RatioRange, Share, picked
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,8 @@ class RandomErasing(Augmentation, name="random_erasing"):
         rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
         erased = ((rows >= top) & (rows < top + h))[:, :, None] & ((columns >= left) & (columns < left + w))[:, None]
         values = self.value if isinstance(self.value, list) else [self.value] * channels
-        return torch.tensor(values, dtype=torch.uint8, device=x.device)[:, None, None].where(erased[:, None], x)
+        colour = torch.tensor(values, dtype=torch.uint8).to(x.device, non_blocking=True)
+        return picked(erased[:, None], colour[:, None, None], x)
 
     def boxes(self, draws: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """(B, 4): top, left, height, width in pixels; all 0 where nothing is filled."""

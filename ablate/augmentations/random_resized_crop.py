@@ -34,8 +34,8 @@ class RandomResizedCrop(Augmentation, name="random_resized_crop"):
         h, w = attempts(draws, height, width, self.scale, self.ratio)
         h, w, found = first_that_fits(h, w, (h > 0) & (h <= height) & (w > 0) & (w <= width))
         top, left = place(draws[:, -2], (height - h).clamp(min=0)), place(draws[:, -1], (width - w).clamp(min=0))
-        centre = torch.tensor(self._centre(height, width), device=draws.device)
-        return torch.stack([top, left, h, w], 1).where(found[:, None], centre)
+        centre = self._centre(height, width)
+        return torch.stack([box.where(found, whole) for box, whole in zip((top, left, h, w), centre, strict=True)], 1)
 
     def _centre(self, height: int, width: int) -> list[int]:
         """The largest box of an allowed ratio in the middle."""
@@ -53,7 +53,7 @@ class RandomResizedCrop(Augmentation, name="random_resized_crop"):
         top, left, h, w = self.boxes(draws, height, width).unbind(1)
         rows, columns = _weights(top, h, height), _weights(left, w, width)
         # as PIL does: columns first, and whole numbers in between
-        narrow = (x.float() @ columns[:, None].transpose(2, 3)).round_().clamp_(0, 255)
+        narrow = (x.float().flatten(1, 2) @ columns.transpose(1, 2)).round_().clamp_(0, 255).view(x.shape)
         return (rows[:, None] @ narrow).round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -69,5 +69,7 @@ def _weights(start: torch.Tensor, length: torch.Tensor, side: int) -> torch.Tens
     centres = (pixels[None, :, None] + 0.5) * scale
     offset = pixels[None, None, :] - start[:, None, None]
     inside = (offset >= 0) & (offset < length[:, None, None])
-    weights = (1 - (offset + 0.5 - centres).abs() / scale.clamp(min=1)).clamp(min=0) * inside
-    return (weights / weights.sum(2, keepdim=True)).float()
+    weights = (
+        (offset + 0.5 - centres).abs_().div_(scale.clamp(min=1)).neg_().add_(1).clamp_(min=0).mul_(inside.double())
+    )
+    return weights.div_(weights.sum(2, keepdim=True)).float()

@@ -7,17 +7,16 @@ size changes nothing about what happens to an example. Draws are made on the CPU
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ablate.data.augment import Augmentation
 from ablate.data.mix import Mixing
-from ablate.data.splits import Crop, Examples, Split
+from ablate.data.on_device import OnDevice, as_tensor
+from ablate.data.splits import Crop, Examples
 from ablate.streams import generator
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from ablate.data.dataset import ImageData
@@ -28,6 +27,7 @@ class Batches:
 
     ``seed`` is the trial's; the streams are (seed, "order", epoch), (seed, "augment", epoch, name), one for each
     augmentation, and (seed, "mix", epoch, batch), so that leaving one out leaves the draws of the others as they were.
+    ``rank`` of ``ranks`` processes share each batch: this one is given its share of the images.
     """
 
     def __init__(
@@ -39,71 +39,99 @@ class Batches:
         seed: int,
         device: str | torch.device = "cpu",
         mix: Mixing | None = None,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         _check_batch_size(batch_size)
-        self.split, self.classes, self.mix = split, data.classes, mix
-        self.images = _tensor(split.images).to(device) if isinstance(split, Split) else None
-        self.labels = _tensor(split.labels).to(device)
+        if len(split) < 2 * ranks > 2:
+            raise ValueError(f"{len(split)} examples are too few for {ranks} devices; at least 2 each")
+        self.rank, self.ranks = rank, ranks
+        self.split, self.labels = OnDevice(split, device), as_tensor(split.labels)
         self.augment, self.batch_size, self.seed, self.device = tuple(augment), batch_size, seed, device
+        self.classes, self.mix = data.classes, mix
         self._mean, self._std = _statistics(data, device)
 
     def __len__(self) -> int:
         """Batches, and so steps, in an epoch."""
-        return len(_training_slices(len(self.labels), self.batch_size))
+        return len(self._slices())
 
     def epoch(self, n: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The shuffled batches of epoch ``n``: float32 (B, C, H, W) channels-last, and int64 (B,).
 
         With ``mix`` the labels are float32 (B, classes). The last batch may be short, but never a single example
-        (batch norm could not use it): that one joins the batch before.
+        (batch norm could not use it): that one joins the batch before. Where processes share the batches, the images
+        are this one's share, the labels are the whole batch's, and no share is a single example.
         """
         import torch
 
-        count = len(self.labels)
-        order = torch.randperm(count, generator=generator(self.seed, "order", n))
-        parts = [order[part] for part in _training_slices(count, self.batch_size)]
-        draws = [a.draw(count, generator(self.seed, "augment", n, a.name)) for a in self.augment]
-        for number, (chosen, x) in enumerate(zip(parts, self._images(parts, draws), strict=True)):
-            for augmentation, drawn in self._remaining(draws):
-                x = augmentation.apply(x, drawn[chosen].to(self.device))
-            x, y = _normalised(x, self._mean, self._std), self.labels[chosen.to(self.device)]
-            yield self.mix(x, y, self.classes, self.seed, "mix", n, number) if self.mix is not None else (x, y)
+        order = torch.randperm(len(self.labels), generator=generator(self.seed, "order", n))
+        batches = [order[part] for part in self._slices()]
+        # Each example is mixed with the one before it: a share is cut from the mixed batch.
+        parts = batches if self.mix is not None else [batch[self._share(len(batch))] for batch in batches]
+        labels = self._sent(self.labels, batches)
+        for number, (x, y) in enumerate(zip(self._augmented(parts, n), labels, strict=True)):
+            x = _normalised(x, self._mean, self._std)
+            if self.mix is not None:
+                x, y = self.mix(x, y, self.classes, self.seed, "mix", n, number)
+                x = x[self._share(len(x))]
+            yield x, y
 
-    def _images(self, parts: list[torch.Tensor], draws: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """uint8 (B, C, H, W) of each part, on the device."""
-        if self.images is not None:
-            for part in parts:
-                yield self.images[part.to(self.device)]
-            return
+    def _augmented(self, parts: list[torch.Tensor], n: int) -> Iterator[torch.Tensor]:
+        """uint8 (B, C, H, W) of the examples in each part, on the device, as epoch ``n`` has them."""
+        import torch
+
+        draws = [a.draw(len(self.labels), generator(self.seed, "augment", n, a.name)) for a in self.augment]
         crop = self._crop()
-        drawn = draws[0] if crop is not None else None
-        for images in self.split.stream([part.numpy() for part in parts], crop, drawn):
-            yield _tensor(images).to(self.device)
+        first = 0 if crop is None else 1
+        images = self.split.batches(torch.cat(parts), list(map(len, parts)), crop, draws[0] if first else None)
+        for x, *drawn in zip(images, *(self._sent(each, parts) for each in draws[first:]), strict=True):
+            for augmentation, of_part in zip(self.augment[first:], drawn, strict=True):
+                x = augmentation.apply(x, of_part)
+            yield x
+
+    def _sent(self, of_examples: torch.Tensor, parts: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """What belongs to the examples of each part, on the device: all of an epoch goes there at once."""
+        import torch
+
+        return torch.split(of_examples[torch.cat(parts)].to(self.device, non_blocking=True), list(map(len, parts)))
+
+    def _slices(self) -> list[slice]:
+        return _training_slices(len(self.labels), self.batch_size, 2 * self.ranks)
+
+    def _share(self, examples: int) -> slice:
+        return share_of(examples, self.rank, self.ranks)
 
     def _crop(self) -> Crop | None:
         """The augmentation that a streamed split makes itself, on the images as they are stored."""
-        if self.images is not None or not self.augment or not self.augment[0].comes_first:
+        if self.split.in_memory or not self.augment or not self.augment[0].comes_first:
             return None
         first: Any = self.augment[0]
         return first  # type: ignore[no-any-return]
 
-    def _remaining(self, draws: list[torch.Tensor]) -> list[tuple[Augmentation, torch.Tensor]]:
-        return list(zip(self.augment, draws, strict=True))[0 if self._crop() is None else 1 :]
-
 
 def evaluation_batches(
-    split: Examples, data: ImageData, batch_size: int, device: str | torch.device = "cpu"
+    split: Examples | OnDevice, data: ImageData, batch_size: int, device: str | torch.device = "cpu"
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """All of a split in its own order, normalised, without augmentation; the last batch may be short."""
-    import numpy as np
+    """All of a split in its own order, normalised, without augmentation; the last batch may be short.
+
+    What is evaluated more than once is given as :class:`OnDevice`, and so goes to its device once.
+    """
+    import torch
 
     _check_batch_size(batch_size)
-    labels = _tensor(split.labels)
-    mean, std = _statistics(data, device)
-    rows = np.arange(len(split))
-    parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    for part, images in zip(parts, split.stream(parts), strict=True):
-        yield _normalised(_tensor(images).to(device), mean, std), labels[part[0] : part[-1] + 1].to(device)
+    images = split if isinstance(split, OnDevice) else OnDevice(split, device)
+    mean, std = _statistics(data, images.device)
+    count = len(images)
+    sizes = [min(batch_size, count - start) for start in range(0, count, batch_size)]
+    labels = torch.split(as_tensor(images.labels).to(images.device, non_blocking=True), sizes)
+    for x, y in zip(images.batches(torch.arange(count), sizes), labels, strict=True):
+        yield _normalised(x, mean, std), y
+
+
+def share_of(examples: int, rank: int, ranks: int) -> slice:
+    """Which of a batch's examples are the share of that rank: as many for each, the first ones one more."""
+    least, more = divmod(examples, ranks)
+    return slice(rank * least + min(rank, more), (rank + 1) * least + min(rank + 1, more))
 
 
 def _check_batch_size(batch_size: int) -> None:
@@ -111,20 +139,11 @@ def _check_batch_size(batch_size: int) -> None:
         raise ValueError(f"batch size {batch_size} is too small; at least 1")
 
 
-def _training_slices(count: int, batch_size: int) -> list[slice]:
+def _training_slices(count: int, batch_size: int, least: int = 2) -> list[slice]:
     starts = list(range(0, count, batch_size))
-    if batch_size > 1 and len(starts) > 1 and count - starts[-1] == 1:
+    if batch_size >= least and len(starts) > 1 and count - starts[-1] < least:
         starts.pop()
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
-
-
-def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    import torch
-
-    with warnings.catch_warnings():
-        # Arrays shared between workers are read-only, which torch cannot express. Nothing here writes to them.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
 
 
 def _statistics(data: ImageData, device: str | torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,5 +157,5 @@ def _normalised(x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch
     """(x/255 - mean) / std in torchvision's order of operations, so that the results are equal to the last bit."""
     import torch
 
-    x = x.contiguous(memory_format=torch.channels_last)
-    return x.to(torch.float32).div_(255).sub_(mean).div_(std)
+    # channels-last at the end: a CPU subtracts a number from a whole plane faster than three from each pixel
+    return x.to(torch.float32).div_(255).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)

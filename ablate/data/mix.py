@@ -94,7 +94,11 @@ MIXINGS: dict[str, type[Mixing]] = {"mixup": Mixup, "cutmix": Cutmix, "mixup_or_
 
 def mixup(x: torch.Tensor, y: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
     """share·x + (1 - share)·(the x before), and so the labels."""
-    return x * share + x.roll(1, 0) * (1.0 - share), y * share + y.roll(1, 0) * (1.0 - share)
+    return _weighted(x, share), _weighted(y, share)
+
+
+def _weighted(x: torch.Tensor, share: float) -> torch.Tensor:
+    return (x * share).add_(x.roll(1, 0).mul_(1.0 - share))
 
 
 def cutmix(
@@ -110,7 +114,7 @@ def cutmix(
     left, right = _span(int(across * width), int(reach * width), width)
     top, bottom = _span(int(down * height), int(reach * height), height)
     mixed = x.clone()
-    mixed[:, :, top:bottom, left:right] = x.roll(1, 0)[:, :, top:bottom, left:right]
+    mixed[:, :, top:bottom, left:right] = x[:, :, top:bottom, left:right].roll(1, 0)
     kept = 1.0 - (right - left) * (bottom - top) / (width * height)
     return mixed, y * kept + y.roll(1, 0) * (1.0 - kept)
 

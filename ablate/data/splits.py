@@ -63,11 +63,16 @@ class Examples(Protocol):
         ...
 
     def stream(
-        self, parts: Sequence[Rows], crop: Crop | None = None, draws: torch.Tensor | None = None
+        self,
+        parts: Sequence[Rows],
+        crop: Crop | None = None,
+        draws: torch.Tensor | None = None,
+        device: str | torch.device | None = None,
     ) -> Iterator[Images]:
         """The images (B, C, H, W) of each part. With ``crop``, cut from the images as they are stored.
 
-        ``draws`` are the crop's, for every example of the split.
+        ``draws`` are the crop's, for every example of the split. ``device`` is where a trial's batches go; what is
+        only read once states none.
         """
         ...
 
@@ -117,7 +122,11 @@ class Split:
         return self.images[rows]
 
     def stream(
-        self, parts: Sequence[Rows], crop: Crop | None = None, draws: torch.Tensor | None = None
+        self,
+        parts: Sequence[Rows],
+        crop: Crop | None = None,
+        draws: torch.Tensor | None = None,
+        device: str | torch.device | None = None,
     ) -> Iterator[Images]:
         assert crop is None, "images in memory are cropped a batch at a time"
         yield from map(self.batch, parts)

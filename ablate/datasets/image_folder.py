@@ -1,7 +1,8 @@
 """Image files in folders named after their classes, in ImageNet's layout: ``root/train/CLASS/*``, ``root/val/CLASS/*``.
 
 Images are read and decoded (RGB; transparency and EXIF's orientation are left aside, as torchvision does) when a batch
-asks for them, never all at once. Every file is read once to hash it; hashes are kept in the user's cache folder.
+asks for them, never all at once. Every file is read once to hash it; hashes are kept in the user's cache folder, and so
+are decoded pixels, which change nothing but the time.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from ablate.data.checks import MAX_CLASSES, MAX_EXAMPLES, user_error
-from ablate.data.folder import FolderSplit, read
+from ablate.data.folder import FolderSplit, Stamp, read, stamp_of
 from ablate.data.images import opened
 from ablate.data.kind import DataInfo, DataSet, DataSetParams, RawData
+from ablate.disk import cache_folder
 from ablate.errors import listed
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -28,8 +31,10 @@ LEFT_BY_SYSTEMS = ("Thumbs.db", "desktop.ini")
 FORMAT = 2
 """Of the kept hashes; raised when their meaning changes."""
 
-File = tuple[str, int, int, int, int]
-"""Name beneath the split's folder, size in bytes, times of writing and of change in nanoseconds, inode."""
+UNITS = {"MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+File = tuple[str, *Stamp]
+"""Name beneath the split's folder, and its stamp: size in bytes, times of writing and of change, inode."""
 
 
 class ImageFolderParams(DataSetParams):
@@ -44,7 +49,14 @@ class ImageFolderParams(DataSetParams):
         "val", description="folder of the test split, in root (ImageNet calls it val); none: there is no test split"
     )
     val_folder: str = Field("none", description="folder of a val split, in root, for val: own; none: there is none")
-    workers: NonNegativeInt = Field(0, le=1024, description="processes that decode images, for each trial; 0: its own")
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1024)] = Field(
+        "auto", description="processes that decode images, for each trial; 0: its own; auto: one for each spare core"
+    )
+    cache: str = Field(
+        "8GiB",
+        pattern=r"^(none|[1-9][0-9]{0,3}(MiB|GiB|TiB))$",
+        description="the most that decoded images may take on the disk, in MiB, GiB or TiB; none: none are kept",
+    )
     title: str = Field("", max_length=80, description="what captions call the data; empty: the name of the folder")
 
 
@@ -55,7 +67,7 @@ class ImageFolder(DataSet, name="image_folder"):
     folder = "required"
     streamed = True
     brings_val = True
-    without_effect = frozenset({"classes", "workers", "title"})
+    without_effect = frozenset({"classes", "workers", "cache", "title"})
 
     @classmethod
     def info(cls, params: ImageFolderParams, root: Path | None) -> DataInfo:
@@ -76,7 +88,7 @@ class ImageFolder(DataSet, name="image_folder"):
             )
         for folder in folders.values():
             _check_agrees(params.train_folder, names, folder, _class_names(root, folder))
-        splits = {split: _split(root, folder, names, params.workers) for split, folder in folders.items()}
+        splits = {split: _split(root, folder, names, params) for split, folder in folders.items()}
         return RawData(splits["train"], splits.get("test"), names, params.title or root.name, splits.get("val"))
 
 
@@ -113,14 +125,27 @@ def _check_agrees(train: str, names: tuple[str, ...], folder: str, own: tuple[st
             raise user_error(f"{here} has no folder '{missing[0]}', and {other} has ({len(missing)} such)", "root")
 
 
-def _split(root: Path, folder: str, names: tuple[str, ...], workers: int) -> FolderSplit:
+def _split(root: Path, folder: str, names: tuple[str, ...], params: ImageFolderParams) -> FolderSplit:
     path = str(root / folder)
-    files = [_files(root, path, folder, name) for name in names]
-    labels = np.repeat(np.arange(len(names)), [len(found) for found in files]).astype(np.int64)
-    if len(labels) > MAX_EXAMPLES:
-        raise user_error(f"{folder}: {len(labels):,} examples; at most {MAX_EXAMPLES:,}", "root")
-    paths = np.array([os.fsencode(file) for found in files for file, *_ in found])
-    return FolderSplit(path, paths, labels, _digest(path, dict(zip(names, files, strict=True))), workers)
+    classes = {name: _files(root, path, folder, name) for name in names}
+    files = [file for found in classes.values() for file in found]
+    if len(files) > MAX_EXAMPLES:
+        raise user_error(f"{folder}: {len(files):,} examples; at most {MAX_EXAMPLES:,}", "root")
+    return FolderSplit(
+        folder=path,
+        names=np.array([os.fsencode(name) for name, *_ in files]),
+        labels=np.repeat(np.arange(len(names)), [len(found) for found in classes.values()]).astype(np.int64),
+        places=np.arange(len(files)),
+        stamps=np.array([stamp for _, *stamp in files], dtype=np.int64),
+        digest=_digest(path, classes),
+        workers=None if params.workers == "auto" else params.workers,
+        cache=_bytes(params.cache),
+    )
+
+
+def _bytes(size: str) -> int:
+    """``none`` → 0, ``8GiB`` → 8 · 2³⁰."""
+    return 0 if size == "none" else int(size[:-3]) * UNITS[size[-3:]]
 
 
 def _files(root: Path, path: str, folder: str, name: str) -> list[File]:
@@ -135,9 +160,7 @@ def _files(root: Path, path: str, folder: str, name: str) -> list[File]:
             raise user_error(f"{where} is no image file ({', '.join(SUFFIXES)})", "root")
         if entry.is_symlink():
             _beneath(root, Path(entry.path), where)
-        stat = entry.stat()
-        # Inode and change time too: a copy keeps the time of writing, and so does a folder that is renamed.
-        found.append((f"{name}/{entry.name}", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
+        found.append((f"{name}/{entry.name}", *stamp_of(entry.stat())))
     if not found:
         raise user_error(f"class '{name}' has no example in {folder}", "root")
     return found
@@ -185,8 +208,7 @@ def _contents(path: str, files: list[File]) -> Iterator[tuple[str, bytes]]:
 
 
 def _cache_file(path: str) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "ablate" / "digests" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+    return cache_folder("digests") / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
 
 
 def _kept(place: Path) -> dict[str, list[str]]:
