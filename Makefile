@@ -8,7 +8,7 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help environment sweep test gallery blocks bench lint types layers clean
+.PHONY: help environment sweep test gallery blocks bench peers lint types layers clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -36,6 +36,10 @@ blocks: $(READY) ## write docs/blocks.md anew
 
 bench: $(READY) ## how fast variants are built, certified and counted (no test depends on it)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/certify_space.py
+
+peers: $(READY) ## training by ablate against training by others (half an hour; close what else runs)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c .ci/constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/training.py
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

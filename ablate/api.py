@@ -97,8 +97,9 @@ def sweep(
     spec: _spec.Spec, *, folder: str | Path | None = None, executor: ExecutorName = "ray", concurrent: int | None = None
 ) -> Study:
     """Certify and train every variant over every seed; what the study's folder has is not trained again."""
-    prepared = prepare(study_plan(spec))
-    done = _sweep(prepared, Path(folder) if folder else None, executor=executor, concurrent=concurrent)
+    at_once = 1 if executor == "local" else concurrent
+    prepared = prepare(study_plan(spec), folder=Path(folder) if folder else None, concurrent=at_once)
+    done = _sweep(prepared, executor=executor)
     return Study(done.folder)
 
 

@@ -90,10 +90,13 @@ def noisy_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def seed_noise(network: nn.Module, seed: int, step: int) -> None:
-    """Before each training step: what a module draws depends on (seed, its name, the step) and on nothing else."""
+def seed_noise(network: nn.Module, seed: int, step: int, *more: int) -> None:
+    """Before each training step: what a module draws depends on (seed, its name, the step) and on nothing else.
+
+    ``more``: what tells one of several processes that share each batch from the others.
+    """
     for name, module in noisy_modules(network):
-        module.noise_seed = stream_seed(seed, "noise", name, step)  # type: ignore[assignment]
+        module.noise_seed = stream_seed(seed, "noise", name, step, *more)  # type: ignore[assignment]
         module.noise_calls = 0  # type: ignore[assignment]
 
 

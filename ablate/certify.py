@@ -30,6 +30,7 @@ from ablate.design.variant import Variant, digest
 from ablate.difference import difference
 from ablate.graph import Graph
 from ablate.importing.graph import differences
+from ablate.numerics import Numerics, process_settings
 from ablate.optimizing import make_loss
 from ablate.passes import (
     SEEDS,
@@ -41,7 +42,7 @@ from ablate.passes import (
     gradient_check,
     stuck_parameters,
 )
-from ablate.train import Numerics, first_batches, process_settings, trial_of
+from ablate.train import first_batches, trial_of
 from ablate.trainable import freeze
 
 BATCH = 8
@@ -101,7 +102,7 @@ class Certifier:
         certificate.keys = used_keys(variant)
         certificate.effective = effective_sizes(graph)
         certificate.weights = variant.network.weights.facts(self.seed) if variant.network.weights else None
-        certificate.protocol = protocol(variant)
+        certificate.protocol = protocol(variant, self.numerics.devices)
         certificate.cost = cost_summary(cost)
         if baseline is not None:
             certificate.difference = difference(graph, baseline.network.graph, cost) | {"baseline": baseline.name}
@@ -308,8 +309,8 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
     }
 
 
-def protocol(variant: Variant) -> list[str]:
-    """What selects the epoch, stops the training and reads the test split, in sentences."""
+def protocol(variant: Variant, devices: int = 1) -> list[str]:
+    """What selects the epoch, stops the training, reads the test split and shares a batch, in sentences."""
     train, data = variant.train, variant.data
     chosen = {
         "last": "The weights of the last epoch are reported.",
@@ -327,6 +328,8 @@ def protocol(variant: Variant) -> list[str]:
             f"Training ends after {_epochs(train.epochs)} at most, or when {stopping.monitor} has not improved for "
             f"{stopping.patience} epochs ({stopping.mode} threshold {stopping.threshold:g})."
         )
+    if train.evaluates_every not in (None, 1) and (stopping is not None or train.select == "best"):
+        sentences.append(f"Only every {train.evaluates_every}th epoch and the last are looked at for that.")
     if stopping is not None and stopping.monitor.startswith("test."):
         sentences.append(
             "The test split decides when training stops, so the test figures are biased in this variant's favour."
@@ -335,6 +338,12 @@ def protocol(variant: Variant) -> list[str]:
         sentences.append("The test split is read once, after training, and decides nothing.")
     if data.val is None:
         sentences.append("There is no validation split.")
+    if devices > 1:
+        share = f"{train.batch_size / devices:.4g}"
+        sentences.append(
+            f"Each batch is shared by {devices} devices: batch norm, where there is any, sees {share} of its "
+            f"{train.batch_size} images, and dropout is drawn on each device by itself."
+        )
     return sentences
 
 

@@ -13,6 +13,7 @@ from ablate.data.dataset import shape_of
 from ablate.design import StudyPlan, Variant, root_is_trusted
 from ablate.errors import UserError
 from ablate.grammar import PaperClaim
+from ablate.numerics import Numerics, process_settings
 from ablate.report.tables import (
     COST_VERDICTS,
     COSTS,
@@ -24,7 +25,6 @@ from ablate.report.tables import (
     verdict_on_cost,
 )
 from ablate.spec import Spec, apply, read_data
-from ablate.train import Numerics, process_settings
 
 MIB = 2**20
 NAMES = {"params": "params", "flops": "FLOPs"}

@@ -11,7 +11,7 @@ from ablate.certify import Certificate
 from ablate.costing import Cost, cost_of
 from ablate.design import Variant
 from ablate.errors import did_you_mean, listed
-from ablate.prepare import Prepared, default_concurrency
+from ablate.prepare import Prepared
 from ablate.progress import duration
 from ablate.report.tables import Cell, Column, Table
 
@@ -58,7 +58,7 @@ def _uncounted(cost: Cost) -> tuple[str, ...]:
     return tuple(f"{name}: not counted: {', '.join(operations)}" for name, operations in cost.uncounted.items())
 
 
-def plan(prepared: Prepared, seconds: Mapping[str, float] | None = None, concurrent: int | None = None) -> Table:
+def plan(prepared: Prepared, seconds: Mapping[str, float] | None = None) -> Table:
     """A row per variant: cost, difference from the baseline, trials, estimated time, certificate."""
     columns = (
         Column("variant"),
@@ -79,7 +79,7 @@ def plan(prepared: Prepared, seconds: Mapping[str, float] | None = None, concurr
         columns,
         rows,
         _plan_caption(prepared),
-        _plan_notes(prepared, seconds, concurrent),
+        _plan_notes(prepared, seconds),
     )
 
 
@@ -136,7 +136,7 @@ def _plan_caption(prepared: Prepared) -> str:
     return f"{f'Profile {profile}. ' if profile else ''}Data: {'; '.join(data)}. {shared}"
 
 
-def _plan_notes(prepared: Prepared, seconds: Mapping[str, float] | None, concurrent: int | None) -> tuple[str, ...]:
+def _plan_notes(prepared: Prepared, seconds: Mapping[str, float] | None) -> tuple[str, ...]:
     """What a reader must know before paying: failures, what the seeds can show, how long it takes."""
     notes = [f"not certified: {failure}" for failure in prepared.failures]
     for name, certificate in prepared.certificates.items():
@@ -159,14 +159,25 @@ def _plan_notes(prepared: Prepared, seconds: Mapping[str, float] | None, concurr
         "with all parameters random. shared equal: parameters and buffers that start bit-equal to the baseline's."
     )
     notes.append(_power(prepared))
+    notes.append(numerics(prepared))
     if seconds is not None:
         total = sum(value * len(prepared.plan.seeds) for value in seconds.values())
-        at_once = concurrent or default_concurrency(prepared.numerics)
+        at_once = prepared.settled.placement.concurrent
         notes.append(
             f"Estimated time: {duration(total)} of training in {len(prepared.trials)} trials; about "
             f"{duration(total / at_once)} with {at_once} at once (from a few timed steps of each variant)."
         )
     return tuple(notes)
+
+
+def numerics(prepared: Prepared) -> str:
+    """What ``auto`` came to: precision, placement, compiling."""
+    profile, settled = prepared.numerics, prepared.settled
+    asked = {variant.train.precision for variant in prepared.plan.distinct}
+    precisions = listed(sorted({profile.stated(each) for each in asked}))
+    compiling = "compiled" if profile.compile else "not compiled"
+    why = f" ({settled.compiling.why})" if settled.compiling.why else ""
+    return f"Trained in {precisions} on {profile.device}. {settled.placement.text}. {compiling.capitalize()}{why}."
 
 
 def _power(prepared: Prepared) -> str:

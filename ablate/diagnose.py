@@ -228,11 +228,18 @@ def _likeliest(found: list[_Found], depth: int) -> list[_Found]:
     for path, branches in unions.items():
         answers = [_likeliest(errors, depth + 1) for errors in branches.values()]
         best = min(answers, key=partial(_distance, path))
-        if any(item.is_other_kind_at(path) for item in best):
+        if any(item.is_other_kind_at(path) or _is_far_from_a_word(item, path) for item in best):
             expected = dict.fromkeys(phrase for answer in answers for item in answer for phrase in _expected(item))
             best = [replace(best[0], expected=tuple(expected))]
         chosen += best
     return chosen
+
+
+def _is_far_from_a_word(item: _Found, path: Path) -> bool:
+    """Text that is not the one word of a union, nor like it: another branch may have been meant."""
+    if item.kind not in _CHOICES or item.path != path or len(_choices(item)) > 1:
+        return False
+    return not did_you_mean(str(item.value), _choices(item)).startswith("did")
 
 
 def _distance(path: Path, answer: list[_Found]) -> tuple[int, ...]:
@@ -250,7 +257,8 @@ def _expected(item: _Found) -> tuple[str, ...]:
     if item.expected:
         return item.expected
     if item.kind in _CHOICES:
-        return (f"one of {listed(_choices(item))}",)
+        choices = _choices(item)
+        return (f"one of {listed(choices)}" if len(choices) > 1 else f"'{choices[0]}'",)
     return (_EXPECTED[item.kind],) if item.kind in _EXPECTED else ()
 
 

@@ -6,15 +6,19 @@ Every executor runs ``run_trial`` on the same trials, so their results are equal
 from __future__ import annotations
 
 import io
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
 
-from ablate.data.dataset import ImageData
+from ablate.data.loading import give_cores
+from ablate.numerics import process_settings
+from ablate.placing import available_cpus
 from ablate.prepare import Prepared
+from ablate.processes import epochs_together
 from ablate.store import Study
-from ablate.train import Outcome, Row, Trial, epochs, process_settings
+from ablate.train import Outcome, Row, Trial, epochs
 
 
 class Progress:
@@ -39,12 +43,16 @@ class Progress:
         """The sweep is over, in whatever way."""
 
 
-def run_trial(study: Study, trial: Trial, data: ImageData) -> Generator[Row, None, dict[str, Any]]:
-    """Train one trial into its folder, a row after each epoch; the result is returned, and recorded by the driver."""
+def run_trial(
+    study: Study, trial: Trial, running: Generator[Row, None, Outcome]
+) -> Generator[Row, None, dict[str, Any]]:
+    """Train one trial into its folder, a row after each epoch; the result is returned, and recorded by the driver.
+
+    ``running`` is its training, not yet begun: ``train.epochs`` or what stands for it on several devices.
+    """
     study.begin(
         {"hash": trial.hash, "variant": trial.variant, "seed": trial.seed, "numerics": trial.numerics.as_dict()}
     )
-    running = epochs(trial, data)
     while True:
         try:
             row = next(running)
@@ -73,12 +81,25 @@ def record(study: Study, trial: Trial, result: dict[str, Any]) -> None:
 
 def run_here(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress) -> None:
     """One trial after another, in this process."""
-    with process_settings(prepared.numerics):
+    with process_settings(prepared.numerics), _all_cores():
         for trial in trials:
             progress.started(trial)
-            result = _driven(run_trial(study, trial, prepared.data_of(trial.variant)), trial, progress)
+            begin = epochs if trial.numerics.devices == 1 else epochs_together
+            running = begin(trial, prepared.data_of(trial.variant))
+            with closing(running):
+                result = _driven(run_trial(study, trial, running), trial, progress)
             record(study, trial, result)
             progress.ended(trial, result)
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """A trial that runs alone has the machine: what its threads leave may decode images."""
+    give_cores(available_cpus())
+    try:
+        yield
+    finally:
+        give_cores(None)
 
 
 def _driven(running: Generator[Row, None, dict[str, Any]], trial: Trial, progress: Progress) -> dict[str, Any]:

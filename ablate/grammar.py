@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,12 +18,29 @@ REPORT_COLUMNS = (
 )
 
 
+Threads = Annotated[int, Field(ge=1, le=1024)]
+
+
 class ExecutionSpec(Section):
     """How trials run. Not part of what a variant is, but of the study's numerics profile."""
 
-    threads: int = Field(1, ge=1, le=1024, description="CPU threads per trial")
+    threads: Literal["auto"] | Threads = Field(
+        "auto", description="CPU threads per trial; auto: what a short measurement finds to be fastest"
+    )
+    max_concurrent: Literal["auto"] | Threads = Field(
+        "auto", description="trials at once; auto: as many as the cores allow, a trial's threads each"
+    )
     channels_last: bool = Field(True, description="memory layout of images and convolutions")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    compile: Literal["auto"] | bool = Field(
+        "auto", description="torch.compile; auto: where it saves more time in a study's steps than compiling takes"
+    )
+    deterministic: bool = Field(
+        False, description="fp32, eager, and deterministic kernels alone: equal to the last bit"
+    )
+    devices: int = Field(
+        1, ge=1, le=1024, description="devices that share each batch of a trial (torch's DistributedDataParallel)"
+    )
 
 
 class ReportSpec(Section):

@@ -42,13 +42,20 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
 }
 """By the recipe's name; the fields of its section are the arguments of the class."""
+FUSED = {"cpu": ("sgd", "adam", "adamw", "adagrad"), "cuda": ("sgd", "adam", "adamw")}
+"""Those that torch can run as one kernel over all parameters, by kind of device."""
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(scores (B, classes), labels: int64 (B,) or float (B, classes)) → the mean loss, a scalar"""
 
 
-def make_optimizer(recipe: TrainSpec, network: nn.Module, trainable: Trainable | None = None) -> torch.optim.Optimizer:
-    """The optimiser of what takes a gradient. Its first group has the recipe's own rate, and may be empty."""
+def make_optimizer(
+    recipe: TrainSpec, network: nn.Module, trainable: Trainable | None = None, *, fused: bool = True
+) -> torch.optim.Optimizer:
+    """The optimiser of what takes a gradient. Its first group has the recipe's own rate, and may be empty.
+
+    ``fused``: all parameters in one kernel, where torch has one.
+    """
     settings = {f"{s.module}.{s.parameter}": (s.lr, s.weight_decay) for s in (trainable or Trainable()).settings}
     own = (recipe.optimizer.lr, recipe.optimizer.weight_decay)
     groups: dict[tuple[float, float], list[Tensor]] = {own: []}
@@ -59,6 +66,9 @@ def make_optimizer(recipe: TrainSpec, network: nn.Module, trainable: Trainable |
     if "betas" in arguments:
         arguments["betas"] = tuple(arguments["betas"])
     written = [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
+    devices = {parameter.device.type for group in groups.values() for parameter in group}
+    if fused and all(recipe.optimizer.name in FUSED.get(device, ()) for device in devices):
+        arguments["fused"] = True
     return OPTIMIZERS[recipe.optimizer.name](written, **arguments)
 
 
@@ -135,6 +145,21 @@ def make_loss(recipe: TrainSpec, classes: int, device: torch.device | str = "cpu
         case MultiMargin() as spec:
             loss = nn.MultiMarginLoss(p=spec.p, margin=spec.margin)
             return lambda scores, y: loss(scores.float(), y)
+
+
+def make_part(recipe: TrainSpec, device: torch.device | str = "cpu") -> Callable[[Tensor, slice], Tensor | float]:
+    """(labels of a batch, some of its examples) → the part that their own mean loss has in the batch's mean loss."""
+    loss = recipe.loss
+    if not isinstance(loss, CrossEntropy) or loss.weights is None:
+        return lambda y, own: len(y[own]) / len(y)
+    weights = torch.tensor(loss.weights, device=device)
+
+    def part(y: Tensor, own: slice) -> Tensor | float:
+        if y.is_floating_point():  # torch then divides by the number of examples
+            return len(y[own]) / len(y)
+        return weights[y[own]].sum() / weights[y].sum()
+
+    return part
 
 
 def soft_labels(y: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:

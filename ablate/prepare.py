@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ablate.certify import Certificate, Certifier, failed
 from ablate.data.dataset import DataSpec, ImageData
 from ablate.data.dataset import load as load_data
 from ablate.design import StudyPlan, root_is_trusted, trial_hash
 from ablate.errors import Problem, UserError
-from ablate.grammar import ExecutionSpec
+from ablate.numerics import Numerics, process_settings
+from ablate.placing import available_cpus
+from ablate.resolving import Resolved, on_this_machine, resolved
 from ablate.store import Study, study_folder
-from ablate.train import Numerics, Trial, process_settings, time_steps, trial_of
-from ablate.yamlfile import place_of
+from ablate.train import Trial, time_steps, trial_of
 
 PACKAGES = ("ablate-harness", "torch", "torchvision", "ray", "numpy", "pydantic", "fvcore")
 
@@ -32,7 +30,10 @@ class Prepared:
     """A plan with its data and certificates: everything that is known before the first training step."""
 
     plan: StudyPlan
-    numerics: Numerics
+    settled: Resolved
+    """What ``auto`` came to."""
+    folder: Path
+    """Where the study is, or will be."""
     data: dict[str, ImageData]
     """Arrays by ``data_key`` of a variant's ``data`` section."""
     certificates: dict[str, Certificate]
@@ -40,6 +41,10 @@ class Prepared:
     """The distinct ones, seed by seed, so that a table fills evenly."""
     hashes: dict[str, dict[int, str]] = field(default_factory=dict)
     """Variant → seed → trial; duplicates share another variant's."""
+
+    @property
+    def numerics(self) -> Numerics:
+        return self.settled.numerics
 
     def data_of(self, variant_name: str) -> ImageData:
         return self.data[data_key(self.plan.variant(variant_name).data)]
@@ -54,45 +59,55 @@ def data_key(data: DataSpec) -> str:
     return json.dumps(data.model_dump(mode="json", exclude={"augment", "mix"}), sort_keys=True)
 
 
-def resolve_numerics(execution: ExecutionSpec) -> Numerics:
-    """What ``auto`` comes to on this machine. ``UserError`` for a device that is not there."""
-    device = execution.device
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(Problem("no CUDA device here", "execution.device", hint="device: auto, or cpu"))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = torch.cuda.get_device_name() if device == "cuda" else ""
-    return Numerics(execution.threads, execution.channels_last, device, name)
+def prepare(
+    plan: StudyPlan,
+    on_variant: Callable[[str], None] = lambda name: None,
+    *,
+    folder: Path | None = None,
+    concurrent: int | None = None,
+    measure: bool = True,
+) -> Prepared:
+    """Load the data, settle the numerics and certify every variant. ``UserError`` where one of these can't be done.
 
-
-def prepare(plan: StudyPlan, on_variant: Callable[[str], None] = lambda name: None) -> Prepared:
-    """Load the data and certify every variant. ``UserError`` where the data can't be loaded."""
-    numerics = resolve_numerics(plan.execution)
-    _check_frozen(plan, numerics)
+    ``folder`` is where the study is or will be (default: as its name says), ``concurrent`` how many trials run at once
+    (default: as the spec says), ``measure`` whether training steps are timed to find how trials are placed best.
+    """
+    folder = folder_of(plan, folder)
     data: dict[str, ImageData] = {}
-    data_of = _loader(plan, data)
-    certifier = Certifier(data_of, numerics, plan.seeds[0])
+    data_of = loader(plan, data)
+    settled = resolved(plan, data_of, folder=folder, concurrent=concurrent, measure=measure)
+    certifier = Certifier(data_of, settled.numerics, plan.seeds[0])
     certificates: dict[str, Certificate] = {}
     for variant in plan.variants:
         on_variant(variant.name)
         baseline = plan.variant(variant.baseline) if variant.baseline else None
         certificates[variant.name] = certifier.certify(variant, baseline)
-    prepared = Prepared(plan, numerics, data, certificates, [])
+    prepared = Prepared(plan, settled, folder, data, certificates, [])
     _list_trials(prepared, data_of)
     return prepared
 
 
 def certificate_of(plan: StudyPlan, name: str) -> Certificate:
     """The certificate of one variant; the others are not certified."""
-    numerics = resolve_numerics(plan.execution)
-    _check_frozen(plan, numerics)
     variant = plan.variant(name)
     baseline = plan.variant(variant.baseline) if variant.baseline else None
-    return Certifier(_loader(plan, {}), numerics, plan.seeds[0]).certify(variant, baseline)
+    return Certifier(loader(plan), on_this_machine(plan), plan.seeds[0]).certify(variant, baseline)
 
 
-def _loader(plan: StudyPlan, data: dict[str, ImageData]) -> Callable[[DataSpec], ImageData]:
+def folder_of(plan: StudyPlan, folder: Path | None = None) -> Path:
+    """The study's folder: ``folder`` if it is named, else ``runs/NAME``.
+
+    A profile's study has a folder of its own, ``runs/NAME-PROFILE``: its numbers are not those of the study without.
+    """
+    if folder is not None:
+        return folder
+    profile = f"-{plan.tree['profile']}" if plan.tree.get("profile") else ""
+    return study_folder(Path("runs"), f"{plan.tree['name']}{profile}")
+
+
+def loader(plan: StudyPlan, data: dict[str, ImageData] | None = None) -> Callable[[DataSpec], ImageData]:
     """Loads the arrays of a ``data`` section once, and keeps them in ``data``."""
+    data = {} if data is None else data
     trusted = root_is_trusted(plan.spec)
 
     def data_of(spec: DataSpec) -> ImageData:
@@ -102,27 +117,6 @@ def _loader(plan: StudyPlan, data: dict[str, ImageData]) -> Callable[[DataSpec],
         return data[key]
 
     return data_of
-
-
-def _check_frozen(plan: StudyPlan, numerics: Numerics) -> None:
-    """A study's own ``spec.yaml`` states the numerics that its trials were computed with; others would not compare."""
-    frozen = plan.tree.get("numerics")
-    if frozen is None:
-        return
-    here = numerics.as_dict()
-    keys = dict.fromkeys([*frozen, *here])
-    found = [
-        Problem(
-            f"the spec was frozen with {frozen.get(key)!r}, and here it is {here.get(key)!r}",
-            f"numerics.{key}",
-            place_of(plan.tree, ("numerics", key), key=False),
-            "without numerics: it is resolved anew",
-        )
-        for key in keys
-        if frozen.get(key) != here.get(key)
-    ]
-    if found:
-        raise UserError(found)
 
 
 def _list_trials(prepared: Prepared, data_of: Callable[[DataSpec], ImageData]) -> None:
@@ -157,6 +151,7 @@ def variant_records(prepared: Prepared) -> list[dict[str, Any]]:
             "certificate": prepared.certificates[variant.name].as_dict(),
             "data": prepared.data_of(variant.name).description,
             "epochs": variant.train.epochs,
+            "precision": prepared.numerics.stated(variant.train.precision),
         }
         for variant in prepared.plan.variants
     ]
@@ -180,17 +175,6 @@ def environment() -> dict[str, Any]:
     }
 
 
-def available_cpus() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def default_concurrency(numerics: Numerics) -> int:
-    """Trials at once: never more threads than CPUs in all, and one on each CUDA device."""
-    at_most = max(1, available_cpus() // numerics.threads)
-    return min(at_most, torch.cuda.device_count()) if numerics.device == "cuda" else at_most
-
-
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -207,23 +191,20 @@ def _git_commit() -> str | None:
         return None
 
 
-def create_study(prepared: Prepared, folder: Path | None = None) -> Study:
+def create_study(prepared: Prepared) -> Study:
     """The study's folder: spec, certificates, environment. ``UserError`` where a certificate has failures."""
     if prepared.failures:
         raise UserError([Problem(f"not certified: {failure}") for failure in prepared.failures])
-    plan = prepared.plan
-    spec = {**plan.tree, "numerics": prepared.numerics.as_dict()}
-    # A profile's study has a folder of its own: its numbers are not those of the study without it.
-    profile = f"-{plan.tree['profile']}" if plan.tree.get("profile") else ""
-    folder = folder or study_folder(Path("runs"), f"{plan.tree['name']}{profile}")
-    return Study.create(folder, spec, variant_records(prepared), environment())
+    spec = {**prepared.plan.tree, "numerics": prepared.numerics.as_dict()}
+    return Study.create(prepared.folder, spec, variant_records(prepared), environment())
 
 
 def timed_seconds(prepared: Prepared, steps: int = 3) -> dict[str, float]:
     """Estimated seconds of training per trial, by variant: a few real steps, timed, after one to warm up."""
     seconds: dict[str, float] = {}
-    with process_settings(prepared.numerics):
+    numerics = replace(prepared.numerics, compile=False)  # what is timed is a step, not the compiler
+    with process_settings(numerics):
         for variant in prepared.plan.distinct:
-            trial = trial_of(variant, prepared.plan.seeds[0], prepared.numerics)
+            trial = trial_of(variant, prepared.plan.seeds[0], numerics)
             seconds[variant.name] = time_steps(trial, prepared.data_of(variant.name), steps)
     return seconds

@@ -6,6 +6,7 @@ own snapshots. Each Tune result is one epoch; the last one carries the trial's r
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -34,12 +35,17 @@ from ray import tune  # noqa: E402
 from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
+from ablate.actors import bundles, epochs_by_actors  # noqa: E402
 from ablate.data.dataset import ImageData  # noqa: E402
+from ablate.data.loading import give_cores  # noqa: E402
 from ablate.errors import Problem, UserError  # noqa: E402
 from ablate.execute import Progress, record, run_trial  # noqa: E402
-from ablate.prepare import Prepared, data_key, default_concurrency  # noqa: E402
+from ablate.numerics import Numerics, set_process  # noqa: E402
+from ablate.placing import cores_for_trials  # noqa: E402
+from ablate.prepare import Prepared, data_key  # noqa: E402
 from ablate.store import Study  # noqa: E402
-from ablate.train import Numerics, Row, Trial, set_process  # noqa: E402
+from ablate.train import Row, Trial, epochs  # noqa: E402
+from ablate.workers import keep_memory, worker_environment  # noqa: E402
 
 RETRIES = 2
 """How often a trial whose worker died is repeated. A bug in a block is a result and never repeated."""
@@ -69,9 +75,13 @@ class ListedTrials(Searcher):
 class Worker(tune.Trainable):
     """Runs one trial after another in one process; each step is an epoch."""
 
-    def setup(self, config: dict[str, Any], shared: Any = None) -> None:
-        self._shared = shared
-        set_process(shared[0][0].numerics)
+    def setup(self, config: dict[str, Any], given: Any = None) -> None:
+        numerics, cores, shared = given
+        set_process(numerics)  # before the trials are unpickled: nothing has started threads yet
+        keep_memory()  # of a Ray that we did not start: its environment is not ours
+        self._cores = cores
+        give_cores(cores)
+        self._shared = ray.get(shared)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -80,9 +90,12 @@ class Worker(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         trials, data_keys, data, folder = self._shared
+        gc.collect()  # a compiled network is in cycles, and holds its memory until they are found
         trial: Trial = trials[config["trial"]]
-        images: ImageData = ray.get(data[data_keys[config["trial"]]])
-        self._running: Generator[Row, None, dict[str, Any]] = run_trial(Study.open(folder), trial, images)
+        images = data[data_keys[config["trial"]]]
+        alone = trial.numerics.devices == 1
+        self._training = epochs(trial, ray.get(images)) if alone else epochs_by_actors(trial, images, self._cores)
+        self._running: Generator[Row, None, dict[str, Any]] = run_trial(Study.open(folder), trial, self._training)
 
     def step(self) -> dict[str, Any]:
         try:
@@ -91,6 +104,9 @@ class Worker(tune.Trainable):
             return {"result": end.value, "done": True}
         except UserError as error:  # a full disk: no retry helps
             return {"refused": error.problems, "done": True}
+
+    def cleanup(self) -> None:
+        self._training.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
 
@@ -145,19 +161,19 @@ class Recorder(tune.Callback):
         return self.trials[index]
 
 
-def run(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress, concurrent: int) -> None:
-    """Run the trials, ``concurrent`` at once, on the Ray session that is there."""
+def run(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress, concurrent: int, cores: int) -> None:
+    """Run the trials, ``concurrent`` at once with so many ``cores`` each, on the Ray session that is there."""
     data = {key: ray.put(images) for key, images in prepared.data.items()}
     keys = [data_key(prepared.plan.variant(trial.variant).data) for trial in trials]
-    shared = (trials, keys, data, study.folder.resolve())
     numerics = prepared.numerics
-    gpus = min(1.0, torch.cuda.device_count() / concurrent) if numerics.device == "cuda" else 0.0
-    resources = {"cpu": numerics.threads, "gpu": gpus}
+    given = (numerics, cores, ray.put((trials, keys, data, study.folder.resolve())))
+    gpus = 1 / max(1, -(-concurrent // torch.cuda.device_count())) if numerics.device == "cuda" else 0.0
+    resources = {"cpu": numerics.threads, "gpu": gpus} if numerics.devices == 1 else bundles(numerics)
     storage = tempfile.mkdtemp(prefix="abl-tune")
     recorder = Recorder(trials, study, progress)
     try:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(Worker, shared=shared), resources),
+            tune.with_resources(tune.with_parameters(Worker, given=given), resources),
             tune_config=tune.TuneConfig(
                 search_alg=ListedTrials(len(trials)),
                 num_samples=len(trials),
@@ -182,13 +198,12 @@ def run(trials: list[Trial], prepared: Prepared, study: Study, progress: Progres
         raise KeyboardInterrupt  # Tune catches it, stops its trials and returns as if all were done
 
 
-def run_with_ray(
-    trials: list[Trial], prepared: Prepared, study: Study, progress: Progress, concurrent: int | None
-) -> None:
+def run_with_ray(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress) -> None:
     """All trials through Ray Tune. A worker that dies is replaced, and its trial repeated twice at most."""
-    count = min(concurrent or default_concurrency(prepared.numerics), len(trials))
+    count = min(prepared.settled.placement.concurrent, len(trials))
+    cores = max(1, cores_for_trials() // count)
     with ray_session(prepared.numerics, count, prepared.data.values()):
-        run(trials, prepared, study, progress, count)
+        run(trials, prepared, study, progress, count, cores)
 
 
 @contextmanager
@@ -202,24 +217,19 @@ def ray_session(numerics: Numerics, concurrent: int, data: Iterable[ImageData]) 
     # Sockets have names of 107 bytes at most: the folder's name must be short.
     with tempfile.TemporaryDirectory(prefix="abl", dir=_short_temporary_folder(), ignore_cleanup_errors=True) as folder:
         ray.init(
-            num_cpus=concurrent * numerics.threads,
+            num_cpus=concurrent * numerics.threads * numerics.devices,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=False,
             _temp_dir=folder,
             object_store_memory=max(128 << 20, 2 * arrays + (64 << 20)),
-            runtime_env={"env_vars": worker_environment(numerics)},
+            runtime_env={"env_vars": worker_environment(numerics) | QUIET},
         )
         try:
             yield
         finally:
             ray.shutdown()
-
-
-def worker_environment(numerics: Numerics) -> dict[str, str]:
-    threads = str(numerics.threads)
-    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads) | QUIET
 
 
 def _short_temporary_folder() -> str | None:

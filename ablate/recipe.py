@@ -248,6 +248,12 @@ class Ema(Section):
     decay: float = Field(0.999, gt=0, lt=1, description="what is kept of the average each step")
 
 
+class Evaluate(Section):
+    """When the val split is evaluated, besides after the last epoch."""
+
+    every: int = Field(ge=1, le=100_000, description="epochs from one evaluation to the next")
+
+
 class Group(Section):
     """Parameters with a learning rate or weight decay of their own. Of two groups that name one, the first acts."""
 
@@ -288,6 +294,7 @@ def by_name(union: Any) -> dict[str, type[Section]]:
 class TrainSpec(Section):
     """The training recipe."""
 
+    later = frozenset({"evaluate"})
     epochs: int = Field(ge=1, le=100_000, description="passes over the train split")
     batch_size: int = Field(128, ge=2, le=1_000_000, description="examples a step")
     optimizer: Optimizer = Field(description="the optimiser")
@@ -302,7 +309,22 @@ class TrainSpec(Section):
     )
     only: list[str] | None = Field(None, min_length=1, description="what is trained, everything else is frozen")
     select: Literal["last", "best", "ema"] = Field("last", description="whose weights are reported")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast's type in forward and loss")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="autocast's type in forward and loss; auto: bf16 where the device multiplies in it, else fp32",
+    )
+    evaluate: Evaluate | None = Field(
+        None,
+        description="when val is evaluated besides at the end; without it every epoch where that stops the training "
+        "or selects the weights, else not at all",
+    )
+
+    @property
+    def evaluates_every(self) -> int | None:
+        """Epochs from one evaluation to the next; None where only the last epoch is evaluated."""
+        if self.evaluate is not None:
+            return self.evaluate.every
+        return 1 if self.early_stopping is not None or self.select == "best" else None
 
     def identity(self) -> dict[str, Any]:
         # What is trainable, and how fast, enters the identity resolved: two texts may come to the same.

@@ -45,7 +45,15 @@ TRIAL, METRICS, PREDICTIONS, CHECKPOINT, RESULT = (
     "result.json",
 )
 STATUSES = ("finished", "diverged", "crashed")
-MAY_CHANGE = ("report", "paper", "ablation.seeds", "data.root", "data.download", "network.init.download")
+MAY_CHANGE = (
+    "report",
+    "paper",
+    "ablation.seeds",
+    "data.root",
+    "data.download",
+    "network.init.download",
+    "execution.max_concurrent",
+)
 """What may differ when a study is resumed: how it is read, where its files lie, and how often it is repeated."""
 
 _HASH = re.compile(r"[0-9a-f]{32}")
@@ -91,13 +99,13 @@ class Study:
         """
         spec, variants, environment = _plain(spec), _plain(variants), _plain(environment)
         _check_variants(variants)
-        if not _is_study(folder):
+        if not is_study(folder):
             _refuse_foreign(folder)
         with writing(folder):
             (folder / TRIALS).mkdir(parents=True, exist_ok=True)
         with locked(folder, LOCK):
             remove_leftovers(folder)
-            if _is_study(folder):
+            if is_study(folder):
                 _refuse_later_format(folder)
                 old = _plain(yamlfile.load(folder / SPEC))
                 _refuse_another_spec(folder, old, spec)
@@ -111,7 +119,7 @@ class Study:
     @classmethod
     def open(cls, folder: Path) -> Study:
         """The study in ``folder``; nothing is written. Errors (UserError): none there, damaged, of a later format."""
-        if not _is_study(folder):
+        if not is_study(folder):
             raise UserError(Problem(f"{folder} is no study: it has no {SPEC}", hint="name a folder that a sweep wrote"))
         certificates, environment = (_read_record(folder / name) for name in (CERTIFICATES, ENVIRONMENT))
         variants = certificates.get("variants")
@@ -359,7 +367,19 @@ def _owned(paths: list[Path]) -> bool:
         return False
 
 
-def _is_study(folder: Path) -> bool:
+def begun_with(folder: Path, spec: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The numerics that a study of this very spec was begun with in the folder; None where there is no such study."""
+    if not is_study(folder):
+        return None
+    old, new = _plain(yamlfile.load(folder / SPEC)), _plain(dict(spec))
+    numerics = old.pop("numerics", None)
+    new.pop("numerics", None)
+    same = all(_may_change(path) for path in _differences(old, new))
+    return numerics if same and isinstance(numerics, dict) else None
+
+
+def is_study(folder: Path) -> bool:
+    """Whether the folder is a study's, of whatever state."""
     return os.path.isfile(folder / SPEC)
 
 

@@ -5,7 +5,6 @@ The store is the truth: a sweep that was killed is started again by the same cal
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from ablate.execute import Progress, run_here
@@ -17,14 +16,12 @@ ExecutorName = Literal["ray", "local"]
 
 def sweep(
     prepared: Prepared,
-    folder: Path | None = None,
     *,
     executor: ExecutorName = "ray",
-    concurrent: int | None = None,
     progress: Progress | None = None,
 ) -> Study:
     """Train every trial that the study lacks. Finished trials are kept whatever happens to this process."""
-    study = create_study(prepared, folder)
+    study = create_study(prepared)
     told = progress or Progress()
     with study.hold():
         done = study.results()
@@ -35,7 +32,7 @@ def sweep(
                 if executor == "ray":
                     from ablate.raytune import run_with_ray  # seconds of import that a local run does not need
 
-                    run_with_ray(missing, prepared, study, told, concurrent)
+                    run_with_ray(missing, prepared, study, told)
                 else:
                     run_here(missing, prepared, study, told)
         finally:

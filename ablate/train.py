@@ -8,49 +8,33 @@ the class with the largest share.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ablate.builder import seed_noise
-from ablate.data.batches import Batches, evaluation_batches
+from ablate.compiling import Compiled
+from ablate.data.batches import Batches
 from ablate.data.dataset import Examples, ImageData
+from ablate.data.on_device import OnDevice
 from ablate.design.variant import Variant
+from ablate.evaluating import Evaluation, evaluate, largest_batch
 from ablate.graph import Graph
-from ablate.optimizing import hard_labels, make_average, make_loss, make_optimizer, make_schedule
+from ablate.numerics import Numerics, autocast, process_settings
+from ablate.optimizing import hard_labels, make_average, make_loss, make_optimizer, make_part, make_schedule
+from ablate.parallel import ALONE, Ranks
 from ablate.recipe import EarlyStopping, TrainSpec
 from ablate.streams import stream_seed
 from ablate.trainable import Trainable, freeze, training_mode
 from ablate.weights import Loading, WeightsChanged, started
-
-EVALUATION_BATCH = 512
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Numerics:
-    """How numbers are computed in a study: resolved once, stored with it, part of every trial's hash."""
-
-    threads: int = 1
-    channels_last: bool = True
-    device: str = "cpu"
-    device_name: str = ""
-    """Of a CUDA device: another model rounds otherwise."""
-    flush_denormal: bool = True
-    torch: str = torch.__version__
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -69,6 +53,11 @@ class Trial:
     mix: Any = None
     loading: Loading | None = None
     """The weights that it starts from, if any."""
+
+    @property
+    def precision(self) -> str:
+        """What ``train.precision`` comes to."""
+        return self.numerics.stated(self.train.precision)
 
 
 def trial_of(variant: Variant, seed: int, numerics: Numerics, key: str = "") -> Trial:
@@ -97,66 +86,31 @@ class Outcome:
     weights: dict[str, Tensor] | None = None
 
 
-@dataclass
-class _Evaluation:
-    loss: float
-    accuracy: float
-    predicted: np.ndarray[Any, Any]
-    losses: np.ndarray[Any, Any]
-
-    def metrics(self, split: str) -> dict[str, float]:
-        return {
-            f"{split}.loss": self.loss,
-            f"{split}.accuracy": self.accuracy,
-            f"{split}.error": 100.0 - self.accuracy,
-        }
-
-
-def set_process(numerics: Numerics) -> None:
-    """Settings of the whole process. Denormals first: torch ignores the flag once threads have started."""
-    torch.set_flush_denormal(numerics.flush_denormal)
-    torch.set_num_threads(numerics.threads)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-
-
-@contextlib.contextmanager
-def process_settings(numerics: Numerics) -> Iterator[None]:
-    """``set_process`` for a while: a notebook has its threads and its denormals back afterwards."""
-    flushed = not bool(torch.tensor(5e-324, dtype=torch.float64) * torch.ones((), dtype=torch.float64))
-    threads = torch.get_num_threads()
-    cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
-    kept = (cudnn.deterministic, cudnn.benchmark, cuda.matmul.allow_tf32, cudnn.allow_tf32)
-    set_process(numerics)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_flush_denormal(flushed)
-        torch.set_num_threads(threads)
-        cudnn.deterministic, cudnn.benchmark, cuda.matmul.allow_tf32, cudnn.allow_tf32 = kept
-
-
 Row = dict[str, float]
 """What was measured in one epoch: ``epoch``, ``lr``, ``seconds`` and metrics by name."""
 
 
-def epochs(trial: Trial, data: ImageData) -> Generator[Row, None, Outcome]:
+def epochs(trial: Trial, data: ImageData, ranks: Ranks = ALONE) -> Generator[Row, None, Outcome]:
     """Train one trial, giving a row after each epoch; the generator's return value is the outcome.
 
     A bug in a block is an outcome with its traceback (``crashed``), and so is a loss that is no number (``diverged``).
+    Of several ``ranks``, the first one's rows and outcome are the trial's.
     """
-    run: _Run | None = None
+    run: Run | None = None
     try:
-        run = _Run(trial, data)
+        run = Run(trial, data, ranks)
         return (yield from run.epochs())
     except WeightsChanged:  # nothing was trained, and nothing that is trained now would be this trial
         raise
     except Exception as error:  # whatever a block raises: the study goes on, and the trial says why it did not
-        details = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-        return Outcome(_result("crashed", error=details, test_readings=run.test_readings if run else 0))
+        return crashed(error, run.test_readings if run else 0)
+
+
+def crashed(error: Exception, test_readings: int = 0) -> Outcome:
+    """The outcome of a trial that raised."""
+    text = "".join(traceback.format_exception(error))
+    details = {"type": type(error).__name__, "message": str(error), "traceback": text}
+    return Outcome(_result("crashed", error=details, test_readings=test_readings))
 
 
 def train(trial: Trial, data: ImageData, on_epoch: Callable[[Row], None] = lambda row: None) -> Outcome:
@@ -171,30 +125,53 @@ def train(trial: Trial, data: ImageData, on_epoch: Callable[[Row], None] = lambd
                 return outcome
 
 
-class _Run:
+class Run:
     """The state of one training run."""
 
-    def __init__(self, trial: Trial, data: ImageData) -> None:
-        self.trial, self.data, self.recipe = trial, data, trial.train
-        self.device = torch.device(trial.numerics.device)
-        self.layout = torch.channels_last if trial.numerics.channels_last else torch.contiguous_format
+    def __init__(self, trial: Trial, data: ImageData, ranks: Ranks = ALONE) -> None:
+        self.trial, self.data, self.recipe, self.numerics = trial, data, trial.train, trial.numerics
+        self.ranks = ranks
+        self.device = torch.device(self.numerics.device)
+        self.layout = torch.channels_last if self.numerics.channels_last else torch.contiguous_format
         network = started(trial.graph, seed=trial.seed, recipe=trial.init, loading=trial.loading)
-        self.network: nn.Module = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.network: fx.GraphModule = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         freeze(self.network, trial.trainable)
+        self.in_training = ranks.wrap(self._compiled() if self.numerics.compile else self.network)
+        """The network as training steps call it."""
         self.batches = Batches(
-            data.train, data, trial.augment, self.recipe.batch_size, trial.seed, self.device, trial.mix
+            data.train,
+            data,
+            trial.augment,
+            self.recipe.batch_size,
+            trial.seed,
+            self.device,
+            trial.mix,
+            ranks.rank,
+            ranks.count,
         )
+        self.part = make_part(self.recipe, self.device)
         self.loss = make_loss(self.recipe, trial.graph.classes, self.device)
-        self.optimizer = make_optimizer(self.recipe, self.network, trial.trainable)
+        # where the scaler skips the first step, torch's fused SGD reads a momentum that nobody has written
+        fused = self.numerics.fused and trial.precision != "fp16"
+        self.optimizer = make_optimizer(self.recipe, self.network, trial.trainable, fused=fused)
         self.schedule = make_schedule(self.recipe, self.optimizer, len(self.batches))
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=trial.precision == "fp16")
         self.average = make_average(self.recipe, self.network)
-        self.stopping = Stopping(self.recipe.early_stopping) if self.recipe.early_stopping else None
+        every = self.recipe.evaluates_every
+        self.stopping = Stopping(self.recipe.early_stopping, every or 1) if self.recipe.early_stopping else None
+        self.evaluation_batch = largest_batch(trial.graph, self.device.type)
+        self.val, self.test = (_held(split, self.device) for split in (data.val, data.test))
         self.step = 0
         self.lr = self.recipe.optimizer.lr
         """The rate of the last step, of what no group gives one of its own."""
         self.test_readings = 0
         self.train_seconds = 0.0
+
+    def _compiled(self) -> Compiled:
+        trial, numerics = self.trial, self.numerics
+        frozen, size = trial.trainable.frozen, self.recipe.batch_size
+        identity = repr((trial.graph.fingerprint, frozen, size, trial.precision, numerics))
+        return Compiled(self.network, identity, threads=numerics.threads)
 
     def epochs(self) -> Generator[Row, None, Outcome]:
         started = time.monotonic()
@@ -207,10 +184,13 @@ class _Run:
             if not math.isfinite(row["train.loss"]):
                 seconds = time.monotonic() - started
                 return Outcome(_result("diverged", epochs=epoch, seconds=seconds, test_readings=self.test_readings))
-            if self.recipe.select == "best" and (best is None or row["val.accuracy"] > best[0]):
-                best = (row["val.accuracy"], epoch, deepcopy(self.network.state_dict()))
-            if self.stopping is not None and self.stopping.done(row):
+            accuracy = row.get("val.accuracy", -math.inf)
+            if self.recipe.select == "best" and accuracy > (best[0] if best else -math.inf):
+                best = (accuracy, epoch, deepcopy(self.network.state_dict()))
+            if self.stopping is not None and self.stopping.spec.monitor in row and self.stopping.done(row):
                 break
+        if self.ranks.rank > 0:
+            return Outcome(_result("finished", epochs=len(rows)))
         selected = len(rows)
         if best is not None:
             selected = best[1]
@@ -223,13 +203,20 @@ class _Run:
         self.train_seconds += time.monotonic() - began
         row: Row = {"epoch": epoch, "lr": self.lr}
         row |= {"train.loss": loss, "train.accuracy": accuracy, "train.error": 100.0 - accuracy}
-        if math.isfinite(loss):
-            if self.data.val is not None:
-                row |= self._evaluate(self._selected(), self.data.val).metrics("val")
-            if self.stopping is not None and self.stopping.spec.monitor.startswith("test."):
-                row |= self._evaluate_test(self._selected()).metrics("test")
+        every = self.recipe.evaluates_every
+        if math.isfinite(loss) and (epoch == self.recipe.epochs or (every is not None and epoch % every == 0)):
+            row |= self.ranks.first(self._evaluated)
         seconds = time.monotonic() - began
         return row | {"seconds": seconds, "images_per_second": len(self.data.train) / seconds}
+
+    def _evaluated(self) -> dict[str, float]:
+        """Of the val split, and of the test split where the recipe lets that stop the training."""
+        metrics: dict[str, float] = {}
+        if self.val is not None:
+            metrics |= self._evaluate(self.val).metrics("val")
+        if self.stopping is not None and self.stopping.spec.monitor.startswith("test."):
+            metrics |= self._evaluate_test().metrics("test")
+        return metrics
 
     def _train_epoch(self, index: int) -> tuple[float, float]:
         """(mean loss, accuracy in percent) over the batches as they were trained on; one synchronisation at the end."""
@@ -240,24 +227,42 @@ class _Run:
         for x, y in self.batches.epoch(index):
             loss, scores = self.one_step(x, y)
             loss_sum += loss.double() * len(y)
-            correct += (scores.argmax(1) == hard_labels(y)).sum()
+            correct += (scores.argmax(1) == hard_labels(y[self.ranks.share(len(y))])).sum()
             count += len(y)
+        self.ranks.add_up(loss_sum, correct)
         return float(loss_sum) / count, 100.0 * int(correct) / count
 
     def one_step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss, scores), detached, of one batch, after which the weights have moved."""
-        seed_noise(self.network, self.trial.seed, self.step)
-        # For what draws from torch's own stream (a third party's dropout): never what an earlier trial left there.
-        torch.manual_seed(stream_seed(self.trial.seed, "global", self.step))
-        with self._autocast():
-            scores = self.network(x.to(memory_format=self.layout))
-            loss = self.loss(scores, y)
-        self._update(loss)
+        """(loss, scores), detached, of one batch, after which the weights have moved.
+
+        Where ranks share the batch: ``x`` and the scores are this one's share of it, ``y`` are the labels of all, and
+        the ranks' losses add up to the batch's.
+        """
+        loss, scores = self.forward(x, y)
+        self.backward(loss)
+        self.move()
         return loss.detach(), scores.detach()
 
-    def _update(self, loss: Tensor) -> None:
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(loss, scores) of one batch."""
+        seed_noise(self.network, self.trial.seed, self.step, *self.ranks.stream)
+        # For what draws from torch's own stream (a third party's dropout): never what an earlier trial left there.
+        torch.manual_seed(stream_seed(self.trial.seed, "global", self.step, *self.ranks.stream))
+        own = self.ranks.share(len(y))
+        with autocast(self.device.type, self.trial.precision):
+            scores = self.in_training(x.to(memory_format=self.layout))
+            loss = self.loss(scores, y[own])
+        return loss if self.ranks.count == 1 else loss * self.part(y, own), scores
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients in the place of those of the last step."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self.ranks.count > 1:
+            loss = loss * self.ranks.count  # gradients come as the mean over the ranks, and are to be the sum
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def move(self) -> None:
+        """The weights by their gradients, the schedule and the average by a step."""
         if self.recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
@@ -272,37 +277,25 @@ class _Run:
     def _selected(self) -> nn.Module:
         return self.network if self.average is None else self.average.module
 
-    def _evaluate_test(self, network: nn.Module) -> _Evaluation:
-        assert self.data.test is not None
+    def _evaluate_test(self) -> Evaluation:
+        assert self.test is not None
         self.test_readings += 1
-        return self._evaluate(network, self.data.test)
+        return self._evaluate(self.test)
 
-    @torch.no_grad()
-    def _evaluate(self, network: nn.Module, split: Examples) -> _Evaluation:
-        network.eval()
-        predicted, losses = [], []
-        for x, y in evaluation_batches(split, self.data, EVALUATION_BATCH, self.device):
-            with self._autocast():
-                scores = network(x.to(memory_format=self.layout)).float()
-            predicted.append(scores.argmax(1))
-            losses.append(F.cross_entropy(scores, y, reduction="none"))
-        guesses, nats = torch.cat(predicted).cpu().numpy(), torch.cat(losses).cpu().numpy()
-        accuracy = 100.0 * float(np.mean(guesses == split.labels))
-        return _Evaluation(float(nats.astype(np.float64).mean()), accuracy, guesses, nats)
+    def _evaluate(self, split: OnDevice) -> Evaluation:
+        numerics, precision = self.numerics, self.trial.precision
+        return evaluate(self._selected(), split, self.data, numerics, precision, self.evaluation_batch)
 
     def _finish(self, rows: list[Row], selected: int, started: float) -> Outcome:
-        network = self._selected()
         row = rows[selected - 1]
-        metrics = {key: value for key, value in row.items() if key.startswith("train.")}
-        if self.data.val is not None:
-            metrics |= self._evaluate(network, self.data.val).metrics("val")
+        metrics = {key: value for key, value in row.items() if key.startswith(("train.", "val."))}
         predictions = None
-        if self.data.test is not None:
-            test = self._evaluate_test(network)
+        if self.test is not None:
+            test = self._evaluate_test()
             metrics |= test.metrics("test")
             predictions = {
                 "predicted": test.predicted.astype(np.int32),
-                "label": self.data.test.labels.astype(np.int32),
+                "label": self.test.labels.astype(np.int32),
                 "loss": test.losses.astype(np.float32),
             }
         finite = all(math.isfinite(value) for value in metrics.values())
@@ -315,20 +308,19 @@ class _Run:
             images_per_second=len(rows) * len(self.data.train) / max(self.train_seconds, 1e-9),
             test_readings=self.test_readings,
         )
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in self._selected().state_dict().items()}
         return Outcome(result, predictions, weights)
 
-    def _autocast(self) -> contextlib.AbstractContextManager[None]:
-        if self.recipe.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision])
+
+def _held(split: Examples | None, device: torch.device) -> OnDevice | None:
+    return None if split is None else OnDevice(split, device)
 
 
 class Stopping:
-    """Early stopping: ``patience`` epochs without an improvement beyond ``threshold``."""
+    """Early stopping: ``patience`` epochs without an improvement beyond ``threshold``, looked at ``every`` so many."""
 
-    def __init__(self, spec: EarlyStopping) -> None:
-        self.spec = spec
+    def __init__(self, spec: EarlyStopping, every: int = 1) -> None:
+        self.spec, self.every = spec, every
         self.sign = -1.0 if spec.monitor.endswith("accuracy") else 1.0
         self.best = math.inf
         self.waited = 0
@@ -339,7 +331,7 @@ class Stopping:
         if math.isfinite(value) and (math.isinf(self.best) or value < self.best - margin):
             self.best, self.waited = value, 0
         else:
-            self.waited += 1
+            self.waited += self.every
         return self.waited >= self.spec.patience
 
 
@@ -376,8 +368,13 @@ def _result(
 
 
 def time_steps(trial: Trial, data: ImageData, steps: int) -> float:
-    """Estimated seconds of a trial: a few real steps and one evaluation batch, timed after one step to warm up."""
-    run = _Run(trial, data)
+    """Estimated seconds of a trial: a few real steps, timed after one to warm up; a forward pass counts a third.
+
+    Of a trial that several devices share, one's part of each batch is timed; what they tell one another is not.
+    """
+    share = max(2, trial.train.batch_size // trial.numerics.devices)
+    trial = replace(trial, train=trial.train.model_copy(update={"batch_size": share}))
+    run = Run(trial, data)
     training_mode(run.network, trial.trainable)
     durations = []
     batches = run.batches.epoch(0)
@@ -386,9 +383,9 @@ def time_steps(trial: Trial, data: ImageData, steps: int) -> float:
         loss, _ = run.one_step(x, y)
         float(loss)
         durations.append((time.monotonic() - began) / len(y))
-    per_image = min(durations[1:] or durations)
-    # A forward pass is a third of a training step's work.
-    evaluated = len(data.val) if data.val is not None else 0
-    per_epoch = len(data.train) + evaluated / 3
-    tested = len(data.test) / 3 if data.test is not None else 0
-    return per_image * (trial.train.epochs * per_epoch + tested)
+    per_image = min(durations[1:] or durations) / trial.numerics.devices
+    epochs, every = trial.train.epochs, trial.train.evaluates_every
+    evaluations = 1 if every is None else -(-epochs // every)
+    evaluated = len(data.val) * evaluations if data.val is not None else 0
+    tested = len(data.test) if data.test is not None else 0
+    return per_image * (epochs * len(data.train) + (evaluated + tested) / 3)

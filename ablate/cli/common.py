@@ -121,7 +121,8 @@ def again(options: argparse.Namespace) -> str:
     trust = ["--trust"] if options.trust else []
     shape = ["--shape", "x".join(map(str, options.shape))] if getattr(options, "shape", None) else []
     classes = ["--classes", str(options.classes)] if getattr(options, "classes", None) else []
-    return shlex.join([options.spec, *profile, *sets, *trust, *shape, *classes])
+    at_once = ["--concurrent", str(options.concurrent)] if getattr(options, "concurrent", None) else []
+    return shlex.join([options.spec, *profile, *sets, *trust, *shape, *classes, *at_once])
 
 
 def values_of(table: Table) -> list[dict[str, Any]]:

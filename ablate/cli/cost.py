@@ -113,8 +113,8 @@ def _priced(
     prices = cost_tables.priced(variants, memory=options.memory, memory_batch=options.batch, channels_last=layout)
     if not options.latency:
         return prices, ""
-    from ablate.prepare import resolve_numerics
+    from ablate.resolving import on_this_machine
 
-    batch, numerics = options.batch or 1, resolve_numerics(plan.execution)
+    batch, numerics = options.batch or 1, on_this_machine(plan)
     prices = cost_tables.with_latency(prices, batch, numerics, by_node=by_node)
     return prices, cost_tables.latency_text(prices, batch, numerics)

@@ -61,7 +61,7 @@ def add(commands: Commands) -> None:
     folder = "the study's folder (default: runs/NAME, with a profile runs/NAME-PROFILE)"
     sweep.add_argument("--out", type=Path, metavar="FOLDER", help=folder)
     sweep.add_argument("--executor", choices=("ray", "local"), default="ray", help="local: one trial after another")
-    sweep.add_argument("--concurrent", type=positive, help="trials at once (default: CPUs / threads per trial)")
+    sweep.add_argument("--concurrent", type=positive, help="trials at once (default: execution.max_concurrent)")
     sweep.add_argument("--quiet", action="store_true", help="no progress on stderr")
     sweep.set_defaults(command=_sweep)
 
@@ -131,13 +131,13 @@ def _plan(options: argparse.Namespace) -> int:
 
     if options.variant is not None:
         return _plan_one(options)
-    prepared = prepare(load_plan(options.spec, options))
+    timed = not options.no_timing
+    prepared = prepare(load_plan(options.spec, options), concurrent=options.concurrent, measure=timed)
     if options.json:
         print_json(variant_records(prepared))
     else:
-        timed = not options.no_timing and not prepared.failures
-        seconds = timed_seconds(prepared) if timed else None
-        print_table(describe.plan(prepared, seconds, options.concurrent), options.format)
+        seconds = timed_seconds(prepared) if timed and not prepared.failures else None
+        print_table(describe.plan(prepared, seconds), options.format)
         print(f"\nnext: ablate sweep {again(options)}" if not prepared.failures else "")
     return 1 if prepared.failures else 0
 
@@ -159,21 +159,19 @@ def _plan_one(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from ablate import describe
     from ablate.prepare import prepare
     from ablate.progress import chosen_display
     from ablate.sweeping import sweep
 
     plan = load_plan(options.spec, options)
     if not options.quiet:
-        print(f"{len(plan.variants)} variants, {len(plan.seeds)} seeds; certifying", file=sys.stderr)
-    prepared = prepare(plan)
-    study = sweep(
-        prepared,
-        options.out,
-        executor=options.executor,
-        concurrent=options.concurrent,
-        progress=chosen_display(options.quiet),
-    )
+        print(f"{len(plan.variants)} variants, {len(plan.seeds)} seeds; settling and certifying", file=sys.stderr)
+    at_once = 1 if options.executor == "local" else options.concurrent
+    prepared = prepare(plan, folder=options.out, concurrent=at_once)
+    if not options.quiet:
+        print(describe.numerics(prepared), file=sys.stderr)
+    study = sweep(prepared, executor=options.executor, progress=chosen_display(options.quiet))
     return _reported(study, "terminal")
 
 

@@ -325,6 +325,11 @@ def _check_protocol(train: TrainSpec, data: DataSpec, collector: Collector) -> N
         collector.add(path, f"'{stopping.monitor}' needs a validation split", "add data.val", key=False)
     if data.val is None and data.limit is not None and data.limit.val is not None:
         collector.add(("data", "limit", "val"), "there is no val split to limit", "add data.val")
+    if train.evaluate is not None and data.val is None and (stopping is None or stopping.monitor.startswith("val.")):
+        collector.add(("train", "evaluate"), "there is no val split to evaluate", "add data.val")
+    if train.evaluate is not None and train.evaluate.every > train.epochs:
+        message = f"{train.evaluate.every} epochs are more than the {train.epochs} that are trained"
+        collector.add(("train", "evaluate", "every"), message, "leave it out: the last is evaluated", key=False)
     if train.select == "ema" and train.ema is None:
         collector.add(("train", "select"), "'ema' needs an average", "add train.ema: {decay: 0.999}", key=False)
     if train.ema is not None and train.select != "ema":

@@ -97,7 +97,8 @@ def digest(parts: Any) -> str:
 def trial_hash(variant: Variant, seed: int, content_hash: str, numerics: Mapping[str, Any]) -> str:
     """What a trial is: its variant's identity, the names that seed it, the data's content, the seed, the numerics.
 
-    128 bits of SHA-256. Equal hashes mean equal results, bit for bit, on one kind of machine.
+    128 bits of SHA-256. Equal hashes mean equal results on one kind of machine: bit for bit where the numerics promise
+    that (fp32, eager), else within rounding.
     """
     parts = [variant.identity, variant.network.graph.seeding_names, content_hash, seed, dict(numerics)]
     weights = variant.network.weights

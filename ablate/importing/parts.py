@@ -319,7 +319,8 @@ def filled(value: Any, of: Any) -> Any:
     if isinstance(value, Ref) or value is MODE:
         return of(value)
     if isinstance(value, tuple | list):
-        return type(value)([filled(item, of) for item in value])
+        items = [filled(item, of) for item in value]
+        return items if isinstance(value, list) else type(value)(items)  # a plain one in the place of fx's own lists
     if isinstance(value, dict):
         return {key: filled(item, of) for key, item in value.items()}
     if isinstance(value, slice):

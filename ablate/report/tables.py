@@ -366,6 +366,7 @@ def _errors(arm: _Arm) -> Iterable[str]:
 
 def _caption(study: Study, arms: list[_Arm], shown: list[str]) -> str:
     said = [_profile_text(study), _data_text(study, arms), _budget_text(study), _training_text(study, arms)]
+    said.append(_numerics_text(study, arms))
     if any(name not in COSTS for name in shown):
         said.append(
             "± is half the 95% t-interval over seeds (n: how many, where not all); the sampling of images is not in it"
@@ -396,6 +397,26 @@ def _budget_text(study: Study) -> str:
     limit = (study.spec.get("data") or {}).get("limit") or {}
     parts = [f"{size:,} {split}" for split, size in limit.items() if size is not None]
     return f"Reduced budget: limit of {', '.join(parts)} images" if parts else ""
+
+
+def _numerics_text(study: Study, arms: list[_Arm]) -> str:
+    """In which precision was trained, on what, and what else of the numerics could move a number."""
+    numerics = study.spec.get("numerics") or {}
+    said: dict[str, list[str]] = {}
+    for arm in arms:
+        if arm.record.get("precision"):
+            said.setdefault(arm.record["precision"], []).append(arm.name)
+    if not said or "compile" not in numerics:
+        return ""
+    precisions = [text if len(said) == 1 else f"{text} ({', '.join(names)})" for text, names in said.items()]
+    return ", ".join(
+        [
+            f"Trained in {', '.join(precisions)} on {numerics['device']}",
+            *(["compiled"] if numerics["compile"] else []),
+            *(["deterministic"] if numerics["deterministic"] else []),
+            *([f"each batch shared by {numerics['devices']} devices"] if numerics["devices"] > 1 else []),
+        ]
+    )
 
 
 def _training_text(study: Study, arms: list[_Arm]) -> str:

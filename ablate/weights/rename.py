@@ -202,7 +202,7 @@ def _unused(rule: _Rule, keys: list[str], rules: list[_Rule]) -> Wrong:
 def _collisions(names: Mapping[str, str]) -> list[Wrong]:
     first: dict[str, str] = {}
     wrong: list[Wrong] = []
-    for key, name in names.items():
+    for key, name in sorted(names.items()):  # whatever the order of the file
         other = first.setdefault(name, key)
         if other != key:
             message = f"{shown(other)} and {shown(key)} both become {shown(name)}"

@@ -1,0 +1,60 @@
+"""A trial whose batches several devices share, through Ray: an actor for each device, in the trial's placement group.
+
+``processes`` says how they work together; here they may be on several machines. An actor that dies with its node fails
+the trial, which is then repeated; all of them end with the worker that started them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import ray
+from ray import tune
+from ray.util import get_current_placement_group, get_node_ip_address
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from ablate.numerics import Numerics
+from ablate.parallel import meeting_place
+from ablate.processes import SILENCE, Member, Message, together
+from ablate.train import Outcome, Row, Trial
+
+
+def bundles(numerics: Numerics) -> tune.PlacementGroupFactory:
+    """What a trial holds: the threads, and the GPU, of each device. The first bundle is the watching worker's."""
+    each: dict[str, int | float] = {"CPU": numerics.threads, "GPU": 1 if numerics.device == "cuda" else 0}
+    return tune.PlacementGroupFactory([{}, *[each] * numerics.devices])
+
+
+def epochs_by_actors(trial: Trial, data: Any, cores: int) -> Generator[Row, None, Outcome]:
+    """As ``train.epochs``, by an actor for each bundle of this worker's placement group.
+
+    ``data``: a reference; ``cores``: what the trial may use, by all of its actors.
+    """
+    numerics, group = trial.numerics, get_current_placement_group()
+    assert group is not None, "the trial asked for bundles"
+    store, address = meeting_place(get_node_ip_address())  # type: ignore[no-untyped-call]
+    kind: Any = ray.remote(num_cpus=numerics.threads, num_gpus=1 if numerics.device == "cuda" else 0)(Member)
+    members: list[Any] = []
+    try:
+        for rank in range(numerics.devices):
+            place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
+            members.append(kind.options(scheduling_strategy=place).remote(rank, trial, data, address, cores))
+        return (yield from together(_messages(members)))
+    finally:
+        for member in members:
+            ray.kill(member)
+        del store
+
+
+def _messages(members: list[Any]) -> Iterator[tuple[int, Message] | None]:
+    pending = {member.next.remote(): rank for rank, member in enumerate(members)}
+    while True:
+        done, _ = ray.wait(list(pending), timeout=SILENCE) if pending else ([], [])
+        if not done:
+            yield None
+        for reference in done:
+            rank, said = pending.pop(reference), ray.get(reference)
+            if isinstance(said, dict):  # an epoch's row: there is more to come
+                pending[members[rank].next.remote()] = rank
+            yield rank, said
