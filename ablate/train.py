@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -269,7 +270,10 @@ class Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.lr = self.optimizer.param_groups[0]["lr"]
-        self.schedule.step()
+        with warnings.catch_warnings():
+            # of a first step that the scaler skipped because it overflowed, as it is made to
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.step += 1

@@ -98,8 +98,8 @@ def certified(first: int, last: int) -> Share:
     from ablate.certify import Certifier
     from ablate.data.dataset import load as load_data
     from ablate.design import study_plan
+    from ablate.numerics import Numerics
     from ablate.spec import load
-    from ablate.train import Numerics
 
     begun = time.process_time()
     variants = {"baseline": {}, **{f"v{index}": drawn(index) for index in range(first, last)}}

@@ -84,8 +84,8 @@ def fill(path: Path) -> None:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Ray, started once for all tests of the process, as a sweep starts it."""
+    from ablate.numerics import Numerics
     from ablate.raytune import ray_session as session
-    from ablate.train import Numerics
 
     with session(Numerics(), 2, []):
         yield
@@ -95,12 +95,15 @@ def ray_session() -> Iterator[None]:
 def sweep_spec() -> Callable[..., Any]:
     """Sweeps a spec's file into a folder and returns the study."""
 
-    def run(spec: Path, folder: Path, sets: list[str] | None = None, **options: Any) -> Any:
+    def run(
+        spec: Path, folder: Path, sets: list[str] | None = None, concurrent: int | None = None, **options: Any
+    ) -> Any:
         from ablate.design import study_plan
         from ablate.prepare import prepare
         from ablate.spec import load
         from ablate.sweeping import sweep
 
-        return sweep(prepare(study_plan(load(spec, sets=sets or []))), folder, **options)
+        plan = study_plan(load(spec, sets=sets or []))
+        return sweep(prepare(plan, folder=folder, concurrent=concurrent), **options)
 
     return run

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from pathlib import Path
 
+import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ablate.block import Block, BlockParams, Shape
+from ablate.data import loading
 
 
 class Fatal(Block):
@@ -28,4 +32,67 @@ class Fatal(Block):
         if "default_worker" in sys.argv[0] and not self.marker.exists():
             self.marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        return x * 1
+
+
+class SecondFails(Block):
+    """On the second of the processes that share a trial: raises in training, or is killed."""
+
+    name = "second_fails"
+
+    class Params(BlockParams):
+        killed: bool = False
+
+    def __init__(self, params: Params, shape: Shape) -> None:
+        super().__init__()
+        self.killed = params.killed
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and dist.is_initialized() and dist.get_rank() == 1:
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("a bug on the second device")
+        return x * 1
+
+
+class Witness(Block):
+    """Writes once what the process that trains it was given: its environment, threads, cores; whether it flushes."""
+
+    name = "witness"
+
+    class Params(BlockParams):
+        file: str
+
+    def __init__(self, params: Params, shape: Shape) -> None:
+        super().__init__()
+        self.file = Path(params.file)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if "default_worker" in sys.argv[0] and not self.file.exists():
+            tiny = torch.full((1 << 20,), 1e-40)  # large enough for every thread to have a part of it
+            seen = {
+                "environment": dict(os.environ),
+                "threads": torch.get_num_threads(),
+                "cores": loading._cores,
+                "flushed": not bool((tiny * 1.0).any()),
+            }
+            self.file.write_text(json.dumps(seen))
+        return x * 1
+
+
+class Stubborn(Block):
+    """Refuses to be trained in any process but the one that made it up."""
+
+    name = "stubborn"
+
+    class Params(BlockParams):
+        process: int
+
+    def __init__(self, params: Params, shape: Shape) -> None:
+        super().__init__()
+        self.process = params.process
+
+    def forward(self, x: Tensor) -> Tensor:
+        if os.getpid() != self.process:
+            raise RuntimeError("not in this process")
         return x * 1

@@ -23,8 +23,9 @@ from ablate.data.dataset import load as load_data
 from ablate.design import StudyPlan, as_written, study_plan
 from ablate.errors import UserError
 from ablate.graph import Node
+from ablate.numerics import Numerics
 from ablate.spec import load
-from ablate.train import Numerics, first_batches
+from ablate.train import first_batches
 from ablate.weights import loading
 
 DATA = {"name": "fake", "shape": [3, 11, 13], "classes": 5, "count": {"train": 29, "test": 7}, "val": 0.3}

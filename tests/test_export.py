@@ -145,7 +145,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("export")
     (folder / "small.yaml").write_text(STUDY)
-    sweep(prepare(study_plan(load(folder / "small.yaml"))), folder / "run", executor="local")
+    sweep(prepare(study_plan(load(folder / "small.yaml")), folder=folder / "run"), executor="local")
     return folder
 
 

@@ -328,5 +328,5 @@ def test_attention_and_head_alone_are_trained_where_the_study_says_so() -> None:
 
 @pytest.mark.parametrize("study", ["vit_position", "train_attention_only"])
 def test_a_study_trains(study: str, tmp_path: Path) -> None:
-    trained = sweep(prepare(plan(study)), tmp_path / "s", executor="local")
+    trained = sweep(prepare(plan(study), folder=tmp_path / "s"), executor="local")
     assert {result["status"] for result in trained.results().values()} == {"finished"}

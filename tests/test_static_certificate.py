@@ -11,8 +11,8 @@ from typing import Any
 from ablate.certify import Certifier
 from ablate.data.dataset import load as load_data
 from ablate.design import study_plan
+from ablate.numerics import Numerics
 from ablate.spec import load
-from ablate.train import Numerics
 from tests.conftest import REPOSITORY
 
 

@@ -23,10 +23,12 @@ import ablate
 from ablate import block as block_module
 from ablate.block import Block, BlockParams, Shape
 from ablate.errors import UserError
+from ablate.numerics import Numerics
 from ablate.store import Study
 from ablate.train import Trial
+from ablate.workers import worker_environment
 from tests.conftest import REPOSITORY
-from tests.faulty import Fatal
+from tests.faulty import Fatal, Witness
 
 Sweep = Callable[..., Study]
 
@@ -131,6 +133,21 @@ def test_a_trial_without_a_result_is_trained_again_to_the_same_bits(
     assert all(torch.equal(tensor, state[name]) for name, tensor in weights(again, key).items())
 
 
+def test_a_deterministic_study_is_equal_to_the_last_bit_wherever_it_is_swept(
+    tiny: Path, tmp_path: Path, sweep_spec: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ablate.resolving.fastest_precision", lambda device: "bf16")
+    sets = ["execution.deterministic=true", "ablation={seeds: 1}"]
+    one, other = (sweep_spec(tiny, tmp_path / name, sets, executor="local") for name in ("one", "other"))
+    assert comparable(one) == comparable(other)
+    numerics = one.spec["numerics"]
+    assert (numerics["deterministic"], numerics["precision"], numerics["compile"]) == (True, "fp32", False)
+    (key,) = one.results()
+    found, again = weights(one, key), weights(other, key)
+    assert found.keys() == again.keys()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in found.items())
+
+
 def test_more_seeds_train_only_the_new_ones(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
     sweep_spec(tiny, tmp_path / "s", executor="local")
     log = Log()
@@ -180,7 +197,8 @@ def test_a_bug_in_a_block_is_a_result_with_its_traceback_and_the_study_goes_on(
     tiny.write_text(text)
     Explosive.calls = 0
     with registered(Explosive):
-        study = sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1"], executor="local")
+        sets = ["ablation.seeds=1", "train.precision=fp32"]
+        study = sweep_spec(tiny, tmp_path / "s", sets, executor="local")
     statuses = {record["name"]: study.result(record["trials"]["0"]) for record in study.variants}
     crashed = statuses["se"]
     assert crashed is not None
@@ -224,6 +242,23 @@ def test_a_trial_whose_worker_dies_is_repeated(tiny: Path, tmp_path: Path, sweep
     assert {result["status"] for result in study.results().values()} == {"finished"}
     key = study.variants[1]["trials"]["0"]
     assert [row["epoch"] for row in study.metrics(key)] == [1, 2]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_worker_has_its_threads_its_cores_and_its_allocator_and_flushes_denormals(
+    tiny: Path, tmp_path: Path, sweep_spec: Sweep
+) -> None:
+    file = tmp_path / "seen.json"
+    patch = f"network.insert.attention: {{block: witness, file: {file}, at: after stage1}}"
+    tiny.write_text(tiny.read_text().replace("network.insert.attention.block: se", patch))
+    with registered(Witness):
+        sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1", "execution.threads=2"], executor="ray")
+    seen = json.loads(file.read_text())
+    # the session was started for one thread; the study's own number stands above it
+    assert (seen["threads"], seen["cores"], seen["flushed"]) == (2, 2, True)
+    expected = worker_environment(Numerics())
+    assert {key: seen["environment"].get(key) for key in expected} == expected
 
 
 SWEEP = [sys.executable, "-m", "ablate", "sweep"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablate import block as blocks
+from ablate import evaluating
 from ablate import train as training
 from ablate.block import Block, BlockParams, Shape
 from ablate.builder import build, seed_noise
@@ -24,9 +26,11 @@ from ablate.collect import Collector
 from ablate.data.batches import Batches, evaluation_batches
 from ablate.data.dataset import DataSpec, ImageData, Split
 from ablate.data.dataset import load as load_data
+from ablate.data.on_device import OnDevice
 from ablate.network import read_network
+from ablate.numerics import Numerics, process_settings
 from ablate.recipe import EarlyStopping, TrainSpec
-from ablate.train import Numerics, Outcome, Stopping, Trial, epochs, first_batches, time_steps, train
+from ablate.train import Outcome, Run, Stopping, Trial, epochs, first_batches, time_steps, train
 
 STEM = {"block": "conv_bn_act", "width": 7, "kernel": 3}
 HEAD = {"block": "classifier"}
@@ -385,11 +389,11 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The split of every evaluation, in order."""
     found: list[str] = []
 
-    def counted(split: Split, data: ImageData, *rest: Any) -> Any:
-        found.append("test" if split is data.test else "val")
+    def counted(split: OnDevice, data: ImageData, *rest: Any) -> Any:
+        found.append("test" if split.split is data.test else "val")
         return evaluation_batches(split, data, *rest)
 
-    monkeypatch.setattr(training, "evaluation_batches", counted)
+    monkeypatch.setattr(evaluating, "evaluation_batches", counted)
     return found
 
 
@@ -403,6 +407,36 @@ def test_every_reading_of_the_test_split_is_counted_when_it_stops_the_training(r
     outcome, rows = finished(trial(early_stopping={"monitor": "test.error", "patience": 100}))
     assert readings.count("test") == EPOCHS + 1 == outcome.result["test_readings"]
     assert all("test.error" in row for row in rows)
+
+
+def epochs_evaluated(readings: list[str], **recipe: Any) -> tuple[list[int], list[str]]:
+    """The epochs whose row has val metrics, and the splits that were read, in order."""
+    readings.clear()
+    outcome, rows = finished(trial(epochs=5, **recipe))
+    assert {"val.loss", "val.accuracy", "val.error"} <= set(outcome.result["metrics"])
+    return [int(row["epoch"]) for row in rows if "val.accuracy" in row], readings[:]
+
+
+def test_the_val_split_is_evaluated_once_unless_it_decides_or_the_spec_asks(readings: list[str]) -> None:
+    assert epochs_evaluated(readings) == ([5], ["val", "test"])
+    assert epochs_evaluated(readings, evaluate={"every": 2}) == ([2, 4, 5], ["val", "val", "val", "test"])
+    assert epochs_evaluated(readings, evaluate={"every": 1})[0] == [1, 2, 3, 4, 5]
+    assert epochs_evaluated(readings, select="best")[0] == [1, 2, 3, 4, 5]
+    assert epochs_evaluated(readings, early_stopping={"monitor": "val.error", "patience": 9})[0] == [1, 2, 3, 4, 5]
+
+
+def test_how_often_is_evaluated_changes_no_result() -> None:
+    seldom, often = finished(trial())[0], finished(trial(evaluate={"every": 1}))[0]
+    assert_same_weights(seldom.weights, often.weights or {}, tolerance=0)
+    assert seldom.result["metrics"] == often.result["metrics"]
+
+
+def test_the_best_of_the_epochs_that_were_evaluated_is_selected() -> None:
+    of = trial(select="best", epochs=7, evaluate={"every": 3}, optimizer=SGD | {"lr": 0.5})
+    outcome, rows = finished(of)
+    seen = {int(row["epoch"]): row["val.accuracy"] for row in rows if "val.accuracy" in row}
+    assert list(seen) == [3, 6, 7]
+    assert outcome.result["selected_epoch"] == max(seen, key=lambda epoch: seen[epoch])
 
 
 def test_no_test_split_is_no_reading_and_no_metric() -> None:
@@ -433,6 +467,11 @@ def stopped_after(values: list[float], **spec: Any) -> int | None:
         if stopping.done({stopping.spec.monitor: value}):
             return epoch
     return None
+
+
+def test_patience_is_counted_in_epochs_however_seldom_one_is_evaluated() -> None:
+    stopping = Stopping(EarlyStopping(monitor="val.error", patience=4), every=3)
+    assert [stopping.done({"val.error": value}) for value in (9.0, 9.5, 9.7)] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -483,8 +522,9 @@ def assert_equal_outcomes(one: Outcome, other: Outcome) -> None:
     assert all((one.predictions[key] == other.predictions[key]).all() for key in one.predictions)
 
 
-def test_a_trial_gives_the_same_bits_twice_whatever_was_drawn_before() -> None:
-    of = trial({"drop": {"block": "dropout", "rate": 0.3}})
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_trial_gives_the_same_bits_twice_whatever_was_drawn_before(deterministic: bool) -> None:
+    of = trial({"drop": {"block": "dropout", "rate": 0.3}}, numerics=Numerics(deterministic=deterministic))
     torch.manual_seed(1)
     first, _ = finished(of)
     torch.manual_seed(2)
@@ -516,6 +556,25 @@ def test_dropout_draws_anew_at_every_step(monkeypatch: pytest.MonkeyPatch) -> No
     steps = EPOCHS * len(Batches(data.train, data, (), BATCH, SEED))
     assert len(set(seeds)) == len(seeds) == steps
     assert of.train.epochs == EPOCHS
+
+
+def test_a_step_that_fp16_skips_leaves_the_later_ones_to_plain_sgd() -> None:
+    """Torch's fused SGD takes the momentum of a first step for written, even where that step was skipped."""
+    of = trial(precision="fp16", optimizer={"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01})
+    update, memory = sgd(0.9, 0.01), defaultdict[str, dict[str, Tensor]](dict)
+    with process_settings(Numerics(deterministic=True)):  # in which memory that nobody has written is NaN
+        run = Run(of, arrays())
+        assert not run.optimizer.defaults["fused"]
+        run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60, backoff_factor=2.0**-50)
+        wanted = {name: weight.detach().clone() for name, weight in run.network.named_parameters()}
+        for step, (x, y) in enumerate(first_batches(of, arrays(), 4)):
+            run.one_step(x, y)
+            for name, weight in run.network.named_parameters():
+                assert weight.grad is not None
+                assert step == 0 or weight.grad.isfinite().all()
+                if step > 0:
+                    update(wanted[name], weight.grad, memory[name], 0.05, step)
+                torch.testing.assert_close(weight.detach(), wanted[name], msg=f"{name} after step {step}")
 
 
 def test_channels_last_changes_nothing_but_rounding() -> None:
@@ -634,14 +693,14 @@ def test_an_estimate_of_the_time_grows_with_the_epochs() -> None:
 
 def test_the_steps_that_are_timed_are_those_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     of, data, losses = trial(loss={"name": "bce", "label_smoothing": 0.3}), arrays(), []
-    one_step = training._Run.one_step
+    one_step = training.Run.one_step
 
     def noted(run: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         loss, scores = one_step(run, x, y)
         losses.append(float(loss))
         return loss, scores
 
-    monkeypatch.setattr(training._Run, "one_step", noted)
+    monkeypatch.setattr(training.Run, "one_step", noted)
     time_steps(of, data, 2)
     timed = losses[:]
     losses.clear()

@@ -25,8 +25,9 @@ from ablate.data.dataset import load as load_data
 from ablate.design import StudyPlan, as_written, study_plan, trial_hash
 from ablate.design.variant import Variant
 from ablate.errors import UserError
+from ablate.numerics import Numerics
 from ablate.spec import load
-from ablate.train import Numerics, train, trial_of
+from ablate.train import train, trial_of
 from ablate.trainable import Trainable, freeze, insertion_names, training_mode
 
 
@@ -311,7 +312,7 @@ def test_the_identity_of_a_recipe_without_new_keys_is_what_it_was() -> None:
         "clip_norm": None,
         "ema": None,
         "select": "last",
-        "precision": "fp32",
+        "precision": "auto",
     }
 
 

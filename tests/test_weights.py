@@ -22,9 +22,10 @@ from ablate.data.dataset import load as load_data
 from ablate.design import StudyPlan, as_written, study_plan
 from ablate.design.variant import Variant, trial_hash
 from ablate.errors import UserError
+from ablate.numerics import Numerics
 from ablate.spec import load
 from ablate.store import Study
-from ablate.train import Numerics, train, trial_of
+from ablate.train import train, trial_of
 from ablate.weights import WeightsChanged, checkpoint, rename_keys, sources
 from tests.conftest import REPOSITORY
 from tests.networks import RESNET20, HandResNet20
@@ -676,7 +677,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "base.yaml").write_text(BASE)
     (folder / "trunk.yaml").write_text(TRUNK)
     (folder / "attention.yaml").write_text(ATTENTION)
-    sweep(prepare(study_plan(load(folder / "trunk.yaml"))), folder / "runs" / "trunk", executor="local")
+    sweep(prepare(study_plan(load(folder / "trunk.yaml")), folder=folder / "runs" / "trunk"), executor="local")
     return folder
 
 

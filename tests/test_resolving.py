@@ -1,0 +1,153 @@
+"""What ``auto`` comes to: once for a study, the same for all of its trials, and never what contradicts itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate import resolving
+from ablate.compiling import Estimate
+from ablate.design import StudyPlan, study_plan
+from ablate.errors import UserError
+from ablate.numerics import Numerics
+from ablate.placing import Measured, Placement, available_cpus
+from ablate.prepare import create_study, loader, prepare
+from ablate.resolving import Resolved, on_this_machine, resolved
+from ablate.spec import load
+
+
+@pytest.fixture
+def plan_of(tiny: Path) -> Any:
+    def make(*sets: str) -> StudyPlan:
+        return study_plan(load(tiny, sets=["ablation.seeds=1", "execution.device=cpu", *sets]))
+
+    return make
+
+
+def settled(plan: StudyPlan, **options: Any) -> Resolved:
+    return resolved(plan, loader(plan), **options)
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every study counts as long; what is asked of the stopwatch is noted, and 2 threads win."""
+    asked: list[dict[str, Any]] = []
+
+    def place(trial: Any, data: Any, **options: Any) -> Placement:
+        asked.append(options)
+        if not options["measure"]:
+            return Placement(options["threads"] or 1, options["concurrent"] or 1, "by rule")
+        threads = options["threads"] or 2
+        return Placement(threads, 1, "measured", (Measured(threads, 1, 50.0),))
+
+    monkeypatch.setattr(resolving, "LONG", 0.0)
+    monkeypatch.setattr(resolving, "place", place)
+    monkeypatch.setattr(resolving, "cores_for_trials", lambda: 8)
+    return asked
+
+
+def test_a_short_study_is_placed_by_rule_and_never_by_a_stopwatch(
+    plan_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(resolving, "time_steps", never)
+    monkeypatch.setattr("ablate.placing.measured", never)
+    found = settled(plan_of())
+    assert (found.numerics.threads, found.numerics.compile) == (1, False)
+    assert found.placement.concurrent == min(3, available_cpus())
+    assert settled(plan_of()) == found
+
+
+def test_a_long_study_is_measured_unless_that_is_not_wanted_or_decided(
+    plan_of: Any, long: list[dict[str, Any]]
+) -> None:
+    assert settled(plan_of()).numerics.threads == 2
+    assert settled(plan_of(), measure=False).numerics.threads == 1
+    assert settled(plan_of("execution.deterministic=true")).numerics.threads == 1
+    assert settled(plan_of("execution.threads=4")).numerics.threads == 4
+    assert [each["measure"] for each in long] == [True, False, False, True]
+    assert [each["threads"] for each in long] == [None, None, 1, 4]
+
+
+def test_trials_at_once_are_the_command_lines_before_the_specs(plan_of: Any, long: list[dict[str, Any]]) -> None:
+    settled(plan_of())
+    settled(plan_of("execution.max_concurrent=3"))
+    settled(plan_of("execution.max_concurrent=3"), concurrent=5)
+    assert [each["concurrent"] for each in long] == [None, 3, 5]
+
+
+def test_compiling_is_decided_by_what_it_costs_and_saves(
+    plan_of: Any, long: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def estimate(**given: Any) -> Estimate:
+        asked.append(given)
+        return Estimate(len(asked) == 1, "so it is")
+
+    monkeypatch.setattr(resolving, "estimate", estimate)
+    assert settled(plan_of()).numerics.compile
+    assert not settled(plan_of()).numerics.compile
+    assert not settled(plan_of("execution.compile=false")).numerics.compile
+    given = asked[0]
+    assert len(asked) == 2
+    assert (given["trials"], given["concurrent"], len(given["nodes"])) == (3, 1, 3)
+    # 45 train images, 2 epochs, at 50 images a second: the three variants cost nearly alike
+    assert given["seconds"] == pytest.approx(3 * 45 * 2 / 50, rel=0.1)
+
+
+def test_a_study_goes_on_with_the_profile_that_it_was_begun_with(
+    plan_of: Any, long: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = prepare(plan_of(), folder=tmp_path / "s", measure=False)
+    profile = replace(begun.numerics, threads=4, precision="fp16", compile=True)
+    create_study(replace(begun, settled=replace(begun.settled, numerics=profile)))
+    monkeypatch.setattr(resolving, "why_not", lambda device: None)
+    again = settled(plan_of(), folder=tmp_path / "s").numerics
+    assert (again.threads, again.precision, again.compile) == (4, "fp16", True)
+    elsewhere = settled(plan_of(), folder=tmp_path / "t").numerics
+    assert (elsewhere.threads, elsewhere.precision) != (4, "fp16")
+    # what the spec states is never overruled: the store then says that it is another study
+    assert settled(plan_of("execution.threads=2"), folder=tmp_path / "s").numerics.threads == 2
+
+
+def test_what_auto_comes_to_in_precision_is_the_machines_and_deterministic_is_fp32(
+    plan_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolving, "fastest_precision", lambda device: "bf16")
+    assert on_this_machine(plan_of()).precision == "bf16"
+    assert on_this_machine(plan_of("execution.deterministic=true")).precision == "fp32"
+    # where every variant states its own there is nothing to resolve, and so nothing in the hash
+    assert on_this_machine(plan_of("train.precision=bf16")).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ([f"execution.threads={available_cpus() + 1}"], "execution.threads"),
+        (["execution.deterministic=true", "train.precision=bf16"], "deterministic: true is fp32"),
+        (["execution.deterministic=true", "execution.compile=true"], "compiled is not deterministic"),
+        (["execution.threads=1", "execution.max_concurrent=1000"], "execution.max_concurrent"),
+    ],
+)
+def test_what_contradicts_itself_or_the_machine_is_refused(plan_of: Any, sets: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        settled(plan_of(*sets))
+
+
+def test_compile_without_a_compiler_is_refused_with_what_is_missing(
+    plan_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolving, "why_not", lambda device: "no C++ compiler")
+    with pytest.raises(UserError, match=r"execution\.compile: no C\+\+ compiler; compile: false"):
+        settled(plan_of("execution.compile=true"))
+    assert not settled(plan_of()).numerics.compile
+
+
+def test_the_profile_is_plain_data_that_a_frozen_spec_can_hold() -> None:
+    assert Numerics(**Numerics(threads=3).as_dict()) == Numerics(threads=3)
