@@ -83,7 +83,7 @@ class SpatialAttention(nn.Module):
             return pooled
         x_BNC = pixels(x)
         maps_B2N = torch.stack([x_BNC.max(2).values, x_BNC.mean(2)], dim=1)
-        return maps_B2N.reshape(len(x), 2, *x.shape[2:])
+        return maps_B2N.reshape(x.shape[0], 2, *x.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.gate(x) * x
