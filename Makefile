@@ -37,7 +37,7 @@ blocks: $(READY) ## write docs/blocks.md anew
 bench: $(READY) ## how fast variants are built, certified and counted (no test depends on it)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/certify_space.py
 
-peers: $(READY) ## training by ablate against training by others (half an hour; close what else runs)
+peers: $(READY) ## training by ablate against training by others (takes long; close what else runs)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c .ci/constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/training.py
 

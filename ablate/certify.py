@@ -329,7 +329,9 @@ def protocol(variant: Variant, devices: int = 1) -> list[str]:
             f"{stopping.patience} epochs ({stopping.mode} threshold {stopping.threshold:g})."
         )
     if train.evaluates_every not in (None, 1) and (stopping is not None or train.select == "best"):
-        sentences.append(f"Only every {train.evaluates_every}th epoch and the last are looked at for that.")
+        sentences.append(
+            f"It is looked at every {train.evaluates_every} epochs and after the last, and not in between."
+        )
     if stopping is not None and stopping.monitor.startswith("test."):
         sentences.append(
             "The test split decides when training stops, so the test figures are biased in this variant's favour."

@@ -6,13 +6,13 @@ Every executor runs ``run_trial`` on the same trials, so their results are equal
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any
 
 import torch
 
-from ablate.data.loading import give_cores
+from ablate.data.loading import cores_given
 from ablate.numerics import process_settings
 from ablate.placing import available_cpus
 from ablate.prepare import Prepared
@@ -81,7 +81,8 @@ def record(study: Study, trial: Trial, result: dict[str, Any]) -> None:
 
 def run_here(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress) -> None:
     """One trial after another, in this process."""
-    with process_settings(prepared.numerics), _all_cores():
+    # a trial that runs alone has the machine: what its threads leave may decode images
+    with process_settings(prepared.numerics), cores_given(available_cpus()):
         for trial in trials:
             progress.started(trial)
             begin = epochs if trial.numerics.devices == 1 else epochs_together
@@ -90,16 +91,6 @@ def run_here(trials: list[Trial], prepared: Prepared, study: Study, progress: Pr
                 result = _driven(run_trial(study, trial, running), trial, progress)
             record(study, trial, result)
             progress.ended(trial, result)
-
-
-@contextmanager
-def _all_cores() -> Iterator[None]:
-    """A trial that runs alone has the machine: what its threads leave may decode images."""
-    give_cores(available_cpus())
-    try:
-        yield
-    finally:
-        give_cores(None)
 
 
 def _driven(running: Generator[Row, None, dict[str, Any]], trial: Trial, progress: Progress) -> dict[str, Any]:

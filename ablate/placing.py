@@ -70,12 +70,6 @@ def cores_for_trials() -> int:
     return int(ray.cluster_resources().get("CPU", 1)) if ray is not None and joined else available_cpus()
 
 
-def most_at_once(threads: int, devices: int, device: str, cores: int | None = None) -> int:
-    """Trials at once: never more threads than cores in all, and on CUDA a device each."""
-    at_most = max(1, (cores or cores_for_trials()) // (threads * devices))
-    return min(at_most, max(1, torch.cuda.device_count() // devices)) if device == "cuda" else at_most
-
-
 def place(
     trial: Trial, data: ImageData, *, trials: int, threads: int | None, concurrent: int | None, measure: bool
 ) -> Placement:

@@ -326,6 +326,11 @@ class TrainSpec(Section):
             return self.evaluate.every
         return 1 if self.early_stopping is not None or self.select == "best" else None
 
+    @property
+    def evaluations(self) -> int:
+        """How often val is evaluated, unless the training ends early."""
+        return 1 if self.evaluates_every is None else -(-self.epochs // self.evaluates_every)
+
     def identity(self) -> dict[str, Any]:
         # What is trainable, and how fast, enters the identity resolved: two texts may come to the same.
         return {name: part for name, part in super().identity().items() if name not in ("freeze", "only", "groups")}

@@ -388,8 +388,6 @@ def time_steps(trial: Trial, data: ImageData, steps: int) -> float:
         float(loss)
         durations.append((time.monotonic() - began) / len(y))
     per_image = min(durations[1:] or durations) / trial.numerics.devices
-    epochs, every = trial.train.epochs, trial.train.evaluates_every
-    evaluations = 1 if every is None else -(-epochs // every)
-    evaluated = len(data.val) * evaluations if data.val is not None else 0
+    evaluated = len(data.val) * trial.train.evaluations if data.val is not None else 0
     tested = len(data.test) if data.test is not None else 0
-    return per_image * (epochs * len(data.train) + (evaluated + tested) / 3)
+    return per_image * (trial.train.epochs * len(data.train) + (evaluated + tested) / 3)

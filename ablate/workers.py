@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ablate.numerics import Numerics
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# glibc before 2.35 refuses more than 32 MiB, and would then map every block: raising either ends its own adapting
+# Older glibc refuses more than 32 MiB, and would then map every block, since setting the other ends its own adapting.
+# 2.36 was seen to take it; which version was the first is not known, and 2.35 is a guess.
 _LARGEST = 1 << 30 if platform.libc_ver()[1] >= "2.35" else 1 << 25
 KEPT = {"MALLOC_MMAP_THRESHOLD_": _LARGEST, "MALLOC_TRIM_THRESHOLD_": (1 << 31) - 1}
 """Bytes. Below the first a block comes from the heap, not from a mapping of its own; so many stay in the heap's end."""

@@ -11,8 +11,8 @@ is its own. The first epoch warms up and is left out, and with it what compiling
 C++ compiler no way that compiles is measured. A ratio is paired: of one round, ours over the peer's; medians and
 ranges. The eight trials are timed from the start of the process to its end, with Ray's start, certificates, evaluation
 and storing, and their memory is that of all processes together; "without start-up" is what a long study comes to.
-``--models`` without a name leaves all but the eight trials out. On two idle cores: about 6 minutes for the bare
-network, 15 for all, and the eight trials' 5.
+``--models`` without a name leaves all but the eight trials out. On two cores the bare network took
+nine minutes.
 
 No test depends on it. A target that is missed is reported so.
 """

@@ -366,7 +366,7 @@ def test_it_costs_by_architecture_node_and_trial_and_saves_a_share_of_all_steps(
     assert found.costs == pytest.approx((2 * COLD + (71 + 89) * COLD_NODE + 15 * WARM) / 2)
     assert found.saves == pytest.approx(1e5 * SAVED["bf16"])
     assert found.worth
-    assert found.why.startswith("saves about 4.2 h in 15 trials, costs about ")
+    assert found.why.startswith("saves about 3.3 h in 15 trials, costs about ")
 
 
 @pytest.mark.usefixtures("compiler")

@@ -17,6 +17,7 @@ from ablate.placing import Measured, Placement, available_cpus
 from ablate.prepare import create_study, loader, prepare
 from ablate.resolving import Resolved, on_this_machine, resolved
 from ablate.spec import load
+from ablate.store import Study
 
 
 @pytest.fixture
@@ -114,6 +115,33 @@ def test_a_study_goes_on_with_the_profile_that_it_was_begun_with(
     assert (elsewhere.threads, elsewhere.precision) != (4, "fp16")
     # what the spec states is never overruled: the store then says that it is another study
     assert settled(plan_of("execution.threads=2"), folder=tmp_path / "s").numerics.threads == 2
+
+
+def test_a_study_with_a_network_that_can_not_be_compiled_is_not_compiled_and_says_which(
+    plan_of: Any, long: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolving, "estimate", lambda **given: Estimate(True, "it pays"))
+    seen: list[int] = []
+
+    def second(network: Any, x: Any) -> str | None:
+        seen.append(len(x))
+        return "a graph break" if len(seen) == 2 else None
+
+    monkeypatch.setattr(resolving, "why_not_captured", second)
+    found = settled(plan_of())
+    assert (found.numerics.compile, found.compiling.worth) == (False, False)
+    assert found.compiling.why == "se: a graph break"
+
+
+def test_a_damaged_record_of_a_study_hides_its_profile_from_nobody(plan_of: Any, tmp_path: Path) -> None:
+    begun = prepare(plan_of(), folder=tmp_path / "s", measure=False)
+    profile = replace(begun.numerics, precision="fp16")
+    create_study(replace(begun, settled=replace(begun.settled, numerics=profile)))
+    (tmp_path / "s" / "certificates.json").write_text("{")
+    again = prepare(plan_of(), folder=tmp_path / "s", measure=False)
+    assert again.numerics == profile
+    create_study(again)  # writes the record anew
+    assert Study.open(tmp_path / "s").variants
 
 
 def test_what_auto_comes_to_in_precision_is_the_machines_and_deterministic_is_fp32(

@@ -28,7 +28,7 @@ from ablate.benching.recommending import Cost, Effect, Recommendation, recommend
 from ablate.compiling import estimate
 from ablate.costing import cost_of
 from ablate.data.dataset import DataSpec, ImageData
-from ablate.data.loading import give_cores
+from ablate.data.loading import cores_given
 from ablate.design import StudyPlan, Variant
 from ablate.measuring import NotMeasuredError, Side, at_once, sides
 from ablate.numerics import process_settings
@@ -123,7 +123,7 @@ def bench(
     cores = max(1, available_cpus() // (settled.placement.concurrent * settled.numerics.devices))
     subject = Subject(trial_of(variant, plan.seeds[0], numerics), data_of(variant.data), cores)
     load = _load()
-    with process_settings(numerics), _given(cores):
+    with process_settings(numerics), cores_given(cores):
         say(f"the stages of a step of {variant.name}")
         training = _training(subject, timing)
         stages = _stages(training, timing)
@@ -159,16 +159,6 @@ def bench(
         recommendation=recommendation,
         notes=tuple(_notes(settled, subject, compile)),
     )
-
-
-@contextmanager
-def _given(cores: int) -> Iterator[None]:
-    """A trial has so many cores meanwhile, as in the study."""
-    give_cores(cores)
-    try:
-        yield
-    finally:
-        give_cores(None)
 
 
 def _work_of_a_step(variant: Variant) -> int:
@@ -315,8 +305,7 @@ def _seconds(
     alone = 0.0
     for variant in plan.distinct:
         data, epochs = data_of(variant.data), variant.train.epochs
-        every = variant.train.evaluates_every or epochs
-        evaluated = -(-epochs // every) * (len(data.val) if data.val is not None else 0)
+        evaluated = variant.train.evaluations * (len(data.val) if data.val is not None else 0)
         evaluated += len(data.test) if data.test is not None else 0
         share = max(cost_of(variant.network.graph).flops, 1) / max(cost_of(timed.network.graph).flops, 1)
         trained = epochs * len(data.train) / stages["step"].images_per_second

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -37,6 +38,16 @@ def give_cores(cores: int | None) -> None:
     """
     global _cores
     _cores = cores
+
+
+@contextmanager
+def cores_given(cores: int) -> Iterator[None]:
+    """``give_cores`` for a while."""
+    give_cores(cores)
+    try:
+        yield
+    finally:
+        give_cores(None)
 
 
 def loader_workers(cores: int, busy: int) -> int:
