@@ -14,19 +14,23 @@ from ray import tune
 from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ablate.numerics import Numerics
+from ablate.checkpoints import Checkpoints
 from ablate.parallel import meeting_place
+from ablate.placing import Placement
 from ablate.processes import SILENCE, Member, Message, together
 from ablate.train import Outcome, Row, Trial
 
 
-def bundles(numerics: Numerics) -> tune.PlacementGroupFactory:
-    """What a trial holds: the threads, and the GPU, of each device. The first bundle is the watching worker's."""
-    each: dict[str, int | float] = {"CPU": numerics.threads, "GPU": 1 if numerics.device == "cuda" else 0}
-    return tune.PlacementGroupFactory([{}, *[each] * numerics.devices])
+def bundles(placement: Placement) -> tune.PlacementGroupFactory:
+    """What a trial holds, by its devices. The first bundle is the watching worker's."""
+    held = {"CPU": placement.cpus, "GPU": placement.gpus, "memory": placement.memory}
+    each = {resource: amount / placement.devices for resource, amount in held.items() if amount}
+    return tune.PlacementGroupFactory([{}, *[each] * placement.devices])
 
 
-def epochs_by_actors(trial: Trial, data: Any, cores: int) -> Generator[Row, None, Outcome]:
+def epochs_by_actors(
+    trial: Trial, data: Any, cores: int, checkpoints: Checkpoints | None = None
+) -> Generator[Row, None, Outcome]:
     """As ``train.epochs``, by an actor for each bundle of this worker's placement group.
 
     ``data``: a reference; ``cores``: what the trial may use, by all of its actors.
@@ -39,7 +43,8 @@ def epochs_by_actors(trial: Trial, data: Any, cores: int) -> Generator[Row, None
     try:
         for rank in range(numerics.devices):
             place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-            members.append(kind.options(scheduling_strategy=place).remote(rank, trial, data, address, cores))
+            member = kind.options(scheduling_strategy=place)
+            members.append(member.remote(rank, trial, data, address, cores, checkpoints=checkpoints))
         return (yield from together(_messages(members)))
     finally:
         for member in members:

@@ -8,11 +8,13 @@ study = ablate.sweep(spec, executor="local")
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate import costing, ejecting, exporting
 from ablate import spec as _spec
+from ablate.cache import default_cache
 from ablate.datasets.arrays import hold
 from ablate.design import as_written, study_plan
 from ablate.prepare import prepare
@@ -94,12 +96,27 @@ def eject(spec: _spec.Spec, *, variant: str | None = None) -> str:
 
 
 def sweep(
-    spec: _spec.Spec, *, folder: str | Path | None = None, executor: ExecutorName = "ray", concurrent: int | None = None
+    spec: _spec.Spec,
+    *,
+    folder: str | Path | None = None,
+    executor: ExecutorName = "ray",
+    concurrent: int | None = None,
+    address: str | None = None,
+    retry_failed: bool = False,
+    cache: bool = True,
 ) -> Study:
-    """Certify and train every variant over every seed; what the study's folder has is not trained again."""
+    """Certify and train every variant over every seed; what the study's folder has is not trained again.
+
+    ``address``: of a Ray cluster (``auto``: the one that this machine belongs to); ``retry_failed``: repeat what
+    failed; ``cache``: whether what other studies have trained is taken, and theirs is given.
+    """
     at_once = 1 if executor == "local" else concurrent
-    prepared = prepare(study_plan(spec), folder=Path(folder) if folder else None, concurrent=at_once)
-    done = _sweep(prepared, executor=executor)
+    where = Path(folder) if folder else None
+    if address is not None:
+        from ablate.cluster import session  # seconds of import that a sweep in this process does not need
+    with session(address) if address is not None else nullcontext():
+        prepared = prepare(study_plan(spec), folder=where, concurrent=at_once)
+        done = _sweep(prepared, executor=executor, retry_failed=retry_failed, cache=default_cache() if cache else None)
     return Study(done.folder)
 
 

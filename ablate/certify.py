@@ -310,7 +310,7 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
 
 
 def protocol(variant: Variant, devices: int = 1) -> list[str]:
-    """What selects the epoch, stops the training, reads the test split and shares a batch, in sentences."""
+    """What selects the epoch, stops the training, reads the test split, shares and splits a batch, in sentences."""
     train, data = variant.train, variant.data
     chosen = {
         "last": "The weights of the last epoch are reported.",
@@ -340,11 +340,17 @@ def protocol(variant: Variant, devices: int = 1) -> list[str]:
         sentences.append("The test split is read once, after training, and decides nothing.")
     if data.val is None:
         sentences.append("There is no validation split.")
+    share = train.batch_size / devices
+    seen = min(share, train.micro_batch or share)
     if devices > 1:
-        share = f"{train.batch_size / devices:.4g}"
         sentences.append(
-            f"Each batch is shared by {devices} devices: batch norm, where there is any, sees {share} of its "
+            f"Each batch is shared by {devices} devices: batch norm, where there is any, sees {seen:.4g} of its "
             f"{train.batch_size} images, and dropout is drawn on each device by itself."
+        )
+    if seen < share:
+        sentences.append(
+            f"{share:.4g} images are computed in parts of {seen}, whose gradients add up to one step: batch norm, "
+            "where there is any, sees one part at a time."
         )
     return sentences
 

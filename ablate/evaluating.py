@@ -15,6 +15,7 @@ from torch import nn
 from ablate.data.batches import evaluation_batches
 from ablate.data.dataset import Examples, ImageData
 from ablate.data.on_device import OnDevice
+from ablate.faults import out_of_memory
 from ablate.graph import INPUT, Graph
 from ablate.numerics import Numerics, autocast
 
@@ -46,12 +47,12 @@ def evaluate(
 ) -> Evaluation:
     """The whole split, in its own order; ``OnDevice`` where it is evaluated more than once.
 
-    The batch is halved where it does not fit on a CUDA device after all.
+    The batch is halved where it does not fit after all.
     """
     try:
         return _evaluated(network, split, data, numerics, precision, batch_size)
-    except torch.cuda.OutOfMemoryError:
-        if batch_size == 1:
+    except Exception as error:
+        if batch_size == 1 or not out_of_memory(error):
             raise
     torch.cuda.empty_cache()
     return evaluate(network, split, data, numerics, precision, batch_size // 2)

@@ -6,60 +6,53 @@ Every executor runs ``run_trial`` on the same trials, so their results are equal
 from __future__ import annotations
 
 import io
-from collections.abc import Generator
-from contextlib import closing
+import os
+import platform
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
 
+from ablate.checkpoints import Checkpoints
+from ablate.code import code_digest
+from ablate.data.dataset import ImageData
 from ablate.data.loading import cores_given
-from ablate.numerics import process_settings
+from ablate.driving import Attempt, Driver
+from ablate.errors import UserError
+from ablate.faults import RankLostError
+from ablate.numerics import Numerics, process_settings
 from ablate.placing import available_cpus
-from ablate.prepare import Prepared
 from ablate.processes import epochs_together
 from ablate.store import Study
 from ablate.train import Outcome, Row, Trial, epochs
+from ablate.workers import Use
+
+Training = Callable[[Checkpoints], Generator[Row, None, Outcome]]
+"""A trial's training, not yet begun, from the checkpoint that there may be."""
 
 
-class Progress:
-    """Who is told how a sweep goes: a live table, plain lines; this one tells nobody."""
-
-    def begin(self, trials: list[Trial], finished: int) -> None:
-        """The sweep starts; so many of the trials were finished before."""
-
-    def started(self, trial: Trial) -> None:
-        """A trial starts, or starts again after its worker died."""
-
-    def epoch(self, trial: Trial, row: Row) -> None:
-        """A trial has finished an epoch."""
-
-    def ended(self, trial: Trial, result: dict[str, Any]) -> None:
-        """A trial has its result."""
-
-    def lost(self, trial: Trial, reason: str) -> None:
-        """A trial ended without a result."""
-
-    def end(self) -> None:
-        """The sweep is over, in whatever way."""
-
-
-def run_trial(
-    study: Study, trial: Trial, running: Generator[Row, None, Outcome]
-) -> Generator[Row, None, dict[str, Any]]:
+def run_trial(study: Study, trial: Trial, attempt: int, training: Training) -> Generator[Row, None, dict[str, Any]]:
     """Train one trial into its folder, a row after each epoch; the result is returned, and recorded by the driver.
 
-    ``running`` is its training, not yet begun: ``train.epochs`` or what stands for it on several devices.
+    It goes on from its last checkpoint. An earlier attempt that outlived its sweep has the folder until it is gone.
     """
-    study.begin(
-        {"hash": trial.hash, "variant": trial.variant, "seed": trial.seed, "numerics": trial.numerics.as_dict()}
-    )
-    while True:
-        try:
-            row = next(running)
-        except StopIteration as end:
-            return _stored(study, trial, end.value)
-        study.append_metrics(trial.hash, row)
-        yield row
+    code = code_digest()
+    about = {"variant": trial.variant, "seed": trial.seed, "study": study.folder.name, "attempt": attempt, "code": code}
+    with study.working(trial.hash):
+        study.begin({"hash": trial.hash, **about, "numerics": trial.numerics.as_dict()}, resume=True)
+        with closing(training(Checkpoints(study.folder, trial.hash, code))) as running:
+            while True:
+                try:
+                    row = next(running)
+                except StopIteration as end:
+                    return _stored(study, trial, end.value)
+                if row["epoch"] == 1:  # what an earlier attempt without a checkpoint had measured
+                    study.rewrite_metrics(trial.hash, [])
+                study.append_metrics(trial.hash, row)
+                yield row
 
 
 def _stored(study: Study, trial: Trial, outcome: Outcome) -> dict[str, Any]:
@@ -72,31 +65,100 @@ def _stored(study: Study, trial: Trial, outcome: Outcome) -> dict[str, Any]:
     return outcome.result
 
 
-def record(study: Study, trial: Trial, result: dict[str, Any]) -> None:
-    """The driver's part: the readings of the test split, then the result."""
-    for reading in range(result["test_readings"]):
-        study.expose(by="sweep", trial=trial.hash, variant=trial.variant, seed=trial.seed, reading=reading + 1)
-    study.finish(trial.hash, result)
+class _TimeIsUp(BaseException):
+    """Raised in the midst of a trial. No block's ``except Exception`` holds it up."""
 
 
-def run_here(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress) -> None:
-    """One trial after another, in this process."""
+def run_here(
+    driver: Driver, trials: Mapping[str, Trial], data_of: Callable[[Trial], ImageData], numerics: Numerics
+) -> None:
+    """One attempt after another, in this process."""
     # a trial that runs alone has the machine: what its threads leave may decode images
-    with process_settings(prepared.numerics), cores_given(available_cpus()):
-        for trial in trials:
-            progress.started(trial)
-            begin = epochs if trial.numerics.devices == 1 else epochs_together
-            running = begin(trial, prepared.data_of(trial.variant))
-            with closing(running):
-                result = _driven(run_trial(study, trial, running), trial, progress)
-            record(study, trial, result)
-            progress.ended(trial, result)
+    with process_settings(numerics), cores_given(available_cpus()):
+        while not driver.over:
+            attempt = driver.next()
+            assert attempt is not None, "nothing runs here between two attempts"
+            trial = trials[attempt.trial.hash]
+            try:
+                _run(driver, attempt, trial, data_of(trial))
+            except _TimeIsUp:
+                driver.timed_out(attempt)
+            except RankLostError as error:
+                driver.lost(attempt, str(error))
+            except UserError as error:  # a full disk: no other trial would fare better
+                driver.refused(error.problems)
 
 
-def _driven(running: Generator[Row, None, dict[str, Any]], trial: Trial, progress: Progress) -> dict[str, Any]:
-    while True:
+def _run(driver: Driver, attempt: Attempt, trial: Trial, data: ImageData) -> None:
+    def training(checkpoints: Checkpoints) -> Generator[Row, None, Outcome]:
+        begin = epochs if trial.numerics.devices == 1 else epochs_together
+        return begin(trial, data, checkpoints=checkpoints)
+
+    driver.started(attempt, node=platform.node(), pid=os.getpid())
+    use = Use(trial.numerics.device)
+    with (
+        _Alarm(driver.policy.trial_timeout) as alarm,
+        closing(run_trial(driver.study, trial, attempt.number, training)) as running,
+    ):
+        while True:
+            try:
+                with alarm.raising():
+                    row = next(running)
+            except StopIteration as end:
+                driver.ended(attempt, end.value)
+                return
+            driver.epoch(attempt, row, use.since_last())
+            if driver.over:
+                return
+            if driver.overdue():  # where no alarm could be set, or it came while nothing was to be ended
+                raise _TimeIsUp
+
+
+class _Alarm:
+    """Ends what runs in ``raising()`` after so many seconds, in the main thread of a system that has such alarms."""
+
+    def __init__(self, seconds: float | None) -> None:
+        here = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+        self._seconds = seconds if here else None
+        self._armed = False
+
+    def __enter__(self) -> _Alarm:
+        if self._seconds is not None:
+            self._before = signal.signal(signal.SIGALRM, self._ring)
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._seconds is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        self._armed = True
         try:
-            progress.epoch(trial, next(running))
-        except StopIteration as end:
-            result: dict[str, Any] = end.value
-            return result
+            yield
+        finally:
+            self._armed = False
+
+    def _ring(self, number: int, frame: object) -> None:
+        if self._armed:
+            raise _TimeIsUp
+
+
+@contextmanager
+def ended_by_sigterm(driver: Driver) -> Iterator[None]:
+    """A batch system that wants the machine back sends SIGTERM first: the sweep ends as by Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        driver.stop("interrupted")
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

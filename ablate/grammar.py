@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from ablate.recipe import Section, TrainSpec
+from ablate.units import DURATION, SIZE, duration, size
 
 __all__ = ["AblationSpec", "ExecutionSpec", "PaperClaim", "ReportSpec", "Section", "TrainSpec"]
 
@@ -19,6 +20,48 @@ REPORT_COLUMNS = (
 
 
 Threads = Annotated[int, Field(ge=1, le=1024)]
+Gpus = Annotated[
+    float,
+    Field(ge=0.01, le=1024),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0.01, "maximum": 1},
+                {"type": "integer", "minimum": 1, "maximum": 1024},
+            ]
+        }
+    ),
+]
+
+
+def _bytes(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        return size(str(value))
+    raise ValueError("'auto' or a size was expected; such as 500MB or 4GiB")
+
+
+def _seconds(value: Any) -> float | None:
+    if value == "none":
+        return None
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        return duration(str(value))
+    raise ValueError("'none' or a duration was expected; such as 45s, 30m or 2h")
+
+
+Bytes = Annotated[
+    Literal["auto"] | int,
+    BeforeValidator(_bytes),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "string", "pattern": SIZE}]}),
+]
+"""A size as text; an integer of bytes in Python."""
+Limit = Annotated[
+    float | None,
+    BeforeValidator(_seconds),
+    WithJsonSchema({"anyOf": [{"const": "none"}, {"type": "string", "pattern": DURATION}]}),
+]
+"""A duration as text, or ``none``; in Python seconds, or None."""
 
 
 class ExecutionSpec(Section):
@@ -41,6 +84,52 @@ class ExecutionSpec(Section):
     devices: int = Field(
         1, ge=1, le=1024, description="devices that share each batch of a trial (torch's DistributedDataParallel)"
     )
+    cpus: Literal["auto"] | Threads = Field(
+        "auto", description="CPUs that a trial holds, its threads and what decodes images; auto: as many as its threads"
+    )
+    gpus: Literal["auto"] | Gpus = Field(
+        "auto",
+        description="share of a GPU that a trial holds: 0.25 is four trials on each; auto: by trials at once",
+    )
+    memory: Bytes = Field("auto", description="main memory that a trial holds, such as 4GiB; auto: not counted")
+    retries: int = Field(
+        2, ge=0, le=100, description="how often a trial is repeated in a sweep after its worker or node died"
+    )
+    trial_timeout: Limit = Field(
+        "none", validate_default=True, description="how long a trial may train, such as 2h; it is ended then"
+    )
+    budget: Limit = Field(
+        "none", validate_default=True, description="how long a sweep may take, such as 12h; it ends cleanly then"
+    )
+
+    @field_validator("cpus")
+    @classmethod
+    def _holds_its_threads(cls, cpus: Any, info: ValidationInfo) -> Any:
+        threads, devices = info.data.get("threads", "auto"), info.data.get("devices", 1)
+        needed = (1 if threads == "auto" else threads) * devices
+        if cpus != "auto" and cpus < needed:
+            of = f" of {threads} threads" if threads != "auto" else ""
+            on = f" on {'each of ' if of else ''}{devices} devices" if devices > 1 else ""
+            raise ValueError(f"{cpus} CPUs are too few for a trial{of}{on}; at least {needed}, or auto")
+        return cpus
+
+    @field_validator("gpus")
+    @classmethod
+    def _is_what_its_devices_use(cls, gpus: Any, info: ValidationInfo) -> Any:
+        devices = info.data.get("devices", 1)
+        if gpus == "auto":
+            return gpus
+        if info.data.get("device") == "cpu":
+            raise ValueError("device: cpu uses no GPU; leave one of them out")
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"{gpus} GPUs; above 1 they are whole")
+        if devices > 1 and gpus != devices:
+            raise ValueError(
+                f"{gpus:g} GPUs for a trial on {devices} devices, each a GPU of its own; {devices}, or auto"
+            )
+        if devices == 1 and gpus > 1:
+            raise ValueError(f"{gpus:g} GPUs for a trial on 1 device; at most 1, or devices: {gpus:g} as well")
+        return gpus
 
 
 class ReportSpec(Section):

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,19 +79,32 @@ def set_process(numerics: Numerics) -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
+def seed_process(seed: int, device: str) -> None:
+    """The streams of the whole process: torch's, on the device too, Python's and numpy's."""
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.2 ms, for devices that are not there
+    if device == "cuda":
+        torch.cuda.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
 @contextlib.contextmanager
 def process_settings(numerics: Numerics) -> Iterator[None]:
-    """``set_process`` for a while: a notebook has its threads and its denormals back afterwards."""
+    """``set_process`` for a while: a notebook has its threads, denormals and random streams back afterwards."""
     flushed = not bool(torch.tensor(5e-324, dtype=torch.float64) * torch.ones((), dtype=torch.float64))
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
     kept = (cudnn.deterministic, cudnn.benchmark, cuda.matmul.allow_tf32, cudnn.allow_tf32)
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     set_process(numerics)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=devices):
             yield
     finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
         torch.set_flush_denormal(flushed)
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

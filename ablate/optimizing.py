@@ -162,6 +162,13 @@ def make_part(recipe: TrainSpec, device: torch.device | str = "cpu") -> Callable
     return part
 
 
+def parts_of(examples: int, size: int | None) -> list[slice]:
+    """A batch in parts of that size, None being all of it. A last single example, which batch norm could not use, joins
+    the part before."""
+    starts = list(range(0, max(examples - 1, 1), size or examples))
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], examples], strict=True)]
+
+
 def soft_labels(y: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
     """Labels as shares of the classes: float (B, classes), of int64 (B,) or of what is so already."""
     shares = y.float() if y.is_floating_point() else F.one_hot(y, classes).float()

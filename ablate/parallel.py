@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -74,6 +75,13 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def gathering(network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """For each of several passes over parts of a batch: gradients add up, and ranks share them in the ``last`` one."""
+    if last or not isinstance(network, nn.parallel.DistributedDataParallel):
+        return nullcontext()
+    return network.no_sync()
 
 
 def join(rank: int, count: int, address: Address, device: str) -> Ranks:

@@ -1,4 +1,4 @@
-"""How the trials of a study are placed on the machine: threads for each, and how many at once.
+"""How the trials of a study are placed on the machine, or the cluster: threads for each, and how many at once.
 
 Never more threads than cores in all: twice as many cost ten times the time. Where a study takes long enough, the ways
 that are left are measured, with real training steps of one of its trials.
@@ -10,15 +10,19 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
 
 from ablate.data.dataset import ImageData
 from ablate.measuring import NotMeasuredError, Reply, at_once, sides
+from ablate.nodes import SHARES, NodeList, alive, memory_here, room, total
 from ablate.train import Trial
+from ablate.units import size_text
 
+own_session = False
+"""Whether the Ray session of this process is one that it started for itself: this machine, and no cluster."""
 MARGIN = 1.05
 """How much better than the simplest way another must be: threads are in every trial's hash, noise should not be."""
 FULL = 0.8
@@ -42,8 +46,23 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Stated:
+    """What is stated of a placement: by the spec, the command line, or a study that goes on. None is left open."""
+
+    threads: int | None = None
+    concurrent: int | None = None
+    cpus: int | None = None
+    gpus: float | None = None
+    memory: int = 0
+
+
+@dataclass(frozen=True)
 class Placement:
-    """``threads`` for each process of a trial, ``concurrent`` trials at once, and why, in words."""
+    """``threads`` for each process of a trial, ``concurrent`` trials at once, and why, in words.
+
+    ``cpus``, ``gpus`` (below 1 a share of one) and ``memory`` (bytes; 0: not counted) are what a trial holds, over all
+    of its ``devices``. No more than ``most`` run at once, however many there is room for.
+    """
 
     threads: int
     concurrent: int
@@ -51,11 +70,23 @@ class Placement:
     measured: tuple[Measured, ...] = ()
     failed: bool = False
     """Whether it was to be measured and could not be."""
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 0
+    devices: int = 1
+    most: int | None = None
 
     @property
     def text(self) -> str:
         """``2 trials at once, 1 thread each: 990 images/s; 1 trial, 2 threads: 840``"""
-        return f"{_way(self.threads, self.concurrent)}: {self.why}"
+        return f"{_way(self.threads, self.concurrent)}{self._held()}: {self.why}"
+
+    def _held(self) -> str:
+        """What a trial holds beyond its threads, or short of a device."""
+        held = [f"{self.cpus:g} CPUs"] if self.cpus > self.threads * self.devices else []
+        held += [f"{self.gpus:g} GPUs"] if 0 < self.gpus < 1 else []
+        held += [size_text(self.memory)] if self.memory else []
+        return f" (a trial holds {', '.join(held)})" if held else ""
 
 
 def available_cpus() -> int:
@@ -63,57 +94,82 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cores_for_trials() -> int:
-    """The CPUs that trials may use: those of the Ray cluster that this process has joined, else this machine's."""
+def joined() -> bool:
+    """Whether this process has joined a Ray cluster. Ray is not imported to find out."""
     ray = sys.modules.get("ray")
-    joined = ray is not None and ray.is_initialized()
-    return int(ray.cluster_resources().get("CPU", 1)) if ray is not None and joined else available_cpus()
+    return ray is not None and not own_session and bool(ray.is_initialized())
 
 
-def place(
-    trial: Trial, data: ImageData, *, trials: int, threads: int | None, concurrent: int | None, measure: bool
-) -> Placement:
-    """How to place ``trials`` trials like this one; ``threads`` and ``concurrent`` where they are stated.
+def nodes_for_trials() -> NodeList:
+    """The nodes that trials may use: those of the Ray cluster that this process has joined, else this machine."""
+    if joined():
+        nodes: NodeList = sys.modules["ray"].nodes()
+        return nodes
+    here = {"CPU": available_cpus(), "GPU": torch.cuda.device_count(), "memory": int(FULL * memory_here())}
+    return [{"Alive": True, "Resources": here}]
+
+
+def slots(placement: Placement, nodes: NodeList) -> int:
+    """How many trials placed so run at once on these nodes. It may be asked again when one joins or leaves."""
+    held = room(nodes, placement.cpus, placement.gpus, placement.memory, placement.devices)
+    return min(held, placement.most) if placement.most else held
+
+
+def place(trial: Trial, data: ImageData, *, trials: int, stated: Stated, measure: bool) -> Placement:
+    """How to place ``trials`` trials like this one, beside what is ``stated``.
 
     ``measure``: whether the ways that are left may be timed; else it is a thread for each trial, and on CUDA a trial
     for each device. That is also what remains where a process that is timed fails.
     """
-    devices, gpus = trial.numerics.devices, torch.cuda.device_count() if trial.numerics.device == "cuda" else 0
-    cores, here = cores_for_trials(), available_cpus()
-    ways = candidates(cores, trials, devices, here=here, threads=threads, concurrent=concurrent, gpus=gpus)
-    simplest = Placement(*ways[0], _unmeasured(threads, concurrent, len(ways)))
-    if len(ways) == 1 or not measure:
-        return simplest
-    try:
-        return best(measured(trial, data, ways, gpus), trials)
-    except NotMeasuredError as error:
-        return Placement(*ways[0], f"by rule, since nothing could be measured: {error}", failed=True)
+    devices, cuda, nodes = trial.numerics.devices, trial.numerics.device == "cuda", nodes_for_trials()
+    ways = candidates(nodes, trials, devices, stated=stated, cuda=cuda)
+    found = Placement(*ways[0], _unmeasured(stated, len(ways)))
+    if len(ways) > 1 and measure:
+        try:
+            found = best(measured(trial, data, ways, torch.cuda.device_count() if cuda else 0), trials)
+        except NotMeasuredError as error:
+            found = Placement(*ways[0], f"by rule, since nothing could be measured: {error}", failed=True)
+    cpus = float(stated.cpus or found.threads * devices)
+    gpus = (stated.gpus or _share(nodes, cpus, stated.memory, devices, found.concurrent)) if cuda else 0.0
+    found = replace(found, cpus=cpus, gpus=gpus, memory=stated.memory, devices=devices, most=stated.concurrent)
+    # as many as are stated may be more than a cluster holds by now: it may grow
+    return replace(found, concurrent=max(1, min(found.concurrent, slots(found, nodes)))) if joined() else found
 
 
 def candidates(
-    cores: int,
-    trials: int,
-    devices: int = 1,
-    *,
-    here: int | None = None,
-    threads: int | None = None,
-    concurrent: int | None = None,
-    gpus: int = 0,
+    nodes: NodeList, trials: int, devices: int = 1, *, stated: Stated | None = None, cuda: bool = False
 ) -> list[tuple[int, int]]:
     """The ways (threads, trials at once) that fill the cores, or share the GPUs; the simplest is the first.
 
-    Never more threads than cores in all, unless both numbers are stated; never more at once than there are trials.
-    ``here``: the cores of one machine, which a process can't have more threads than, where there are several.
+    Never more threads than cores on a node, unless both numbers are stated; never more at once than there are trials.
     """
-    if gpus:
-        each, places = threads or 1, max(1, gpus // devices)
-        shared = [places * share for share in (1, 2, 4) if share == 1 or devices == 1]
-        room = max(1, cores // (each * devices))
-        return list(dict.fromkeys((each, min(trials, concurrent or min(wanted, room))) for wanted in shared))
-    at_once = min(trials, concurrent) if concurrent else 1
-    fitting = [t for t in range(1, min(cores, here or cores) + 1) if cores % t == 0 and t * devices * at_once <= cores]
-    counts = [threads] if threads else fitting or [1]
-    return [(t, at_once if concurrent else min(trials, max(1, cores // (t * devices)))) for t in counts]
+    stated = stated or Stated()
+
+    def held(threads: int, gpus: float = 0.0) -> int:
+        return room(nodes, stated.cpus or threads * devices, gpus, stated.memory, devices)
+
+    def at_once(threads: int, gpus: float = 0.0) -> int:
+        return min(trials, stated.concurrent or max(1, held(threads, gpus)))
+
+    if cuda:
+        each = stated.threads or 1
+        shared = [1 / 2, 1 / 4] if devices == 1 else []
+        shares = [stated.gpus] if stated.gpus else [float(devices), *shared]
+        return list(dict.fromkeys((each, at_once(each, share)) for share in shares))
+    cores = [int(there.get("CPU", 0)) for there in alive(nodes)]
+    filling = [t for t in range(1, max(cores, default=0) + 1) if all(there % t == 0 for there in cores)]
+    wanted = min(trials, stated.concurrent or 1)
+    counts = [stated.threads] if stated.threads else [t for t in filling if held(t) >= wanted] or [1]
+    return [(threads, at_once(threads)) for threads in counts]
+
+
+def _share(nodes: NodeList, cpus: float, memory: int, devices: int, concurrent: int) -> float:
+    """The largest share of a GPU with which so many trials run at once; whole devices where a trial has several."""
+    if devices > 1:
+        return float(devices)
+    least = max(1, -(-concurrent // max(1, total(nodes, "GPU"))))
+    fitting = (each for each in range(least, SHARES + 1) if room(nodes, cpus, 1 / each, memory) >= concurrent)
+    return 1 / next(fitting, least)
 
 
 def measured(trial: Trial, data: ImageData, ways: Sequence[tuple[int, int]], gpus: int = 0) -> list[Measured]:
@@ -162,11 +218,11 @@ def best(measured: Sequence[Measured], trials: int) -> Placement:
     return Placement(chosen.threads, chosen.concurrent, why, tuple(measured))
 
 
-def _unmeasured(threads: int | None, concurrent: int | None, ways: int) -> str:
-    if threads and concurrent:
+def _unmeasured(stated: Stated, ways: int) -> str:
+    if stated.threads and stated.concurrent:
         return "as stated"
     if ways == 1:
-        return "threads as stated" if threads else "the only way"
+        return "threads as stated" if stated.threads else "the only way"
     return "by rule, not measured"
 
 

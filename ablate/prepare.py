@@ -41,13 +41,19 @@ class Prepared:
     """The distinct ones, seed by seed, so that a table fills evenly."""
     hashes: dict[str, dict[int, str]] = field(default_factory=dict)
     """Variant → seed → trial; duplicates share another variant's."""
+    at_once: int | None = None
+    """How many trials run at once, if the spec or the caller says so."""
 
     @property
     def numerics(self) -> Numerics:
         return self.settled.numerics
 
     def data_of(self, variant_name: str) -> ImageData:
-        return self.data[data_key(self.plan.variant(variant_name).data)]
+        return self.data[self.key_of(variant_name)]
+
+    def key_of(self, variant_name: str) -> str:
+        """Which of ``data`` it trains on."""
+        return data_key(self.plan.variant(variant_name).data)
 
     @property
     def failures(self) -> list[str]:
@@ -82,7 +88,9 @@ def prepare(
         on_variant(variant.name)
         baseline = plan.variant(variant.baseline) if variant.baseline else None
         certificates[variant.name] = certifier.certify(variant, baseline)
-    prepared = Prepared(plan, settled, folder, data, certificates, [])
+    stated = plan.execution.max_concurrent
+    at_once = settled.placement.concurrent if concurrent or stated != "auto" else None
+    prepared = Prepared(plan, settled, folder, data, certificates, [], at_once=at_once)
     _list_trials(prepared, data_of)
     return prepared
 

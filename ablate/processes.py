@@ -19,9 +19,11 @@ from multiprocessing.context import SpawnProcess
 import torch
 import torch.distributed as dist
 
+from ablate.checkpoints import Checkpoints
 from ablate.data.dataset import ImageData
 from ablate.data.loading import give_cores
 from ablate.errors import Problem, UserError
+from ablate.faults import RankLostError
 from ablate.numerics import set_process
 from ablate.parallel import Address, join, meeting_place
 from ablate.placing import available_cpus
@@ -31,6 +33,8 @@ from ablate.workers import keep_memory
 Message = Row | Outcome | list[Problem]
 """What a rank says: a row after each epoch, its outcome at the end; or what the user has to put right."""
 
+FAILURES = ("crashed", "out_of_memory")
+"""Outcomes of a rank that end all of them."""
 SILENCE = 1.0
 """Seconds in which a rank that was killed is heard of, after another that waited for it has failed."""
 GRACE = 10.0
@@ -41,9 +45,16 @@ class Member:
     """One rank of a trial, in a process of its own, which is to be ended from outside."""
 
     def __init__(
-        self, rank: int, trial: Trial, data: ImageData, address: Address, cores: int, device_index: int = 0
+        self,
+        rank: int,
+        trial: Trial,
+        data: ImageData,
+        address: Address,
+        cores: int,
+        device_index: int = 0,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
-        self._running = _joined(rank, trial, data, address, cores, device_index)
+        self._running = _joined(rank, trial, data, address, cores, device_index, checkpoints)
 
     def next(self) -> Message:
         try:
@@ -56,7 +67,13 @@ class Member:
 
 
 def _joined(
-    rank: int, trial: Trial, data: ImageData, address: Address, cores: int, device_index: int
+    rank: int,
+    trial: Trial,
+    data: ImageData,
+    address: Address,
+    cores: int,
+    device_index: int,
+    checkpoints: Checkpoints | None,
 ) -> Generator[Row, None, Outcome]:
     set_process(trial.numerics)
     keep_memory()
@@ -67,20 +84,20 @@ def _joined(
         ranks = join(rank, trial.numerics.devices, address, trial.numerics.device)
     except Exception as error:
         return crashed(error)
-    return (yield from epochs(trial, data, ranks))
+    return (yield from epochs(trial, data, ranks, checkpoints))
 
 
 def together(messages: Iterable[tuple[int, Message] | None]) -> Generator[Row, None, Outcome]:
-    """The rows and the outcome of rank 0; where any rank crashed, the outcome of the first that did.
+    """The rows and the outcome of rank 0; where any rank failed, the outcome of the first that did.
 
-    ``messages`` of all ranks as they come, None where nothing came for a while. A rank that crashed stays, and so
+    ``messages`` of all ranks as they come, None where nothing came for a while. A rank that failed stays, and so
     no other fails because of it; one that was killed does take others with it, and is told by ``messages`` raising.
     """
-    crash: Outcome | None = None
+    failure: Outcome | None = None
     for message in messages:
         if message is None:
-            if crash is not None:
-                return crash
+            if failure is not None:
+                return failure
             continue
         rank, said = message
         if isinstance(said, list):
@@ -88,15 +105,17 @@ def together(messages: Iterable[tuple[int, Message] | None]) -> Generator[Row, N
         if not isinstance(said, Outcome):
             if rank == 0:
                 yield said
-        elif said.result["status"] == "crashed":
-            crash = crash or said
+        elif said.result["status"] in FAILURES:
+            failure = failure or said
         elif rank == 0:
             return said
     raise AssertionError("the messages ended before the trial")
 
 
-def epochs_together(trial: Trial, data: ImageData) -> Generator[Row, None, Outcome]:
-    """As ``train.epochs``, by ``numerics.devices`` processes on this machine."""
+def epochs_together(
+    trial: Trial, data: ImageData, checkpoints: Checkpoints | None = None
+) -> Generator[Row, None, Outcome]:
+    """As ``train.epochs``, by ``numerics.devices`` processes here. ``RankLostError``: one of them was killed."""
     context = multiprocessing.get_context("spawn")
     store, address = meeting_place("127.0.0.1")
     processes: list[SpawnProcess] = []
@@ -109,16 +128,15 @@ def epochs_together(trial: Trial, data: ImageData) -> Generator[Row, None, Outco
             theirs.close()  # so that ours ends with the process
             processes.append(process)
             connections.append(ours)
-        given = pickle.dumps((trial, data))
+        given = pickle.dumps((trial, data, checkpoints))
         for connection in connections:
             connection.send_bytes(given)
         outcome = yield from together(_messages(connections))
-        if outcome.result["status"] != "crashed":
+        if outcome.result["status"] not in FAILURES:
             _let_end(processes, connections)
         return outcome
     except (EOFError, ConnectionError):
-        message = f"{trial.variant}, seed {trial.seed}: one of its {len(processes)} processes was ended from outside"
-        raise UserError([Problem(message, hint="out of memory? the same command goes on")]) from None
+        raise RankLostError(f"one of its {len(processes)} processes was ended from outside") from None
     finally:
         for process in processes:
             process.kill()
@@ -149,8 +167,8 @@ def _be_member(rank: int, connection: Connection, address: Address) -> None:
     """What a process of ``epochs_together`` does. It ends only with the connection, or with who started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that watches ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    trial, data = pickle.loads(connection.recv_bytes())
-    member = Member(rank, trial, data, address, available_cpus(), device_index=rank)
+    trial, data, checkpoints = pickle.loads(connection.recv_bytes())
+    member = Member(rank, trial, data, address, available_cpus(), device_index=rank, checkpoints=checkpoints)
     said: Message = {}
     while isinstance(said, dict):
         said = member.next()

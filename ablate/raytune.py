@@ -1,69 +1,61 @@
 """The executor that runs trials through Ray Tune. ``sweep`` imports this file when it is asked for Ray.
 
-A searcher of our own proposes the trials in their order; the store says what is done, so nothing is built on Tune's
-own snapshots. Each Tune result is one epoch; the last one carries the trial's result.
+The driver decides what runs; Tune has workers for it, places them, and tells what came of them. Each attempt at a trial
+is a trial of Tune's, each result of Tune's an epoch; the last carries the trial's result. Nothing is built on Tune's
+own snapshots, nor on its repeating of what failed.
 """
 
 from __future__ import annotations
 
 import gc
-import logging
-import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "600",
-    # Ray otherwise clears CUDA_VISIBLE_DEVICES of workers that asked for no GPU, and warns that it will stop doing so.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})  # read when ray is imported
+from ablate.cluster import Nodes, died_because, session, unfit  # before ray, which it quietens
 
-import ray  # noqa: E402
-import torch  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
+# isort: split
+import ray
+import torch
+from ray import cloudpickle, tune
+from ray.exceptions import RayActorError, RayTaskError
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
 
-from ablate.actors import bundles, epochs_by_actors  # noqa: E402
-from ablate.data.dataset import ImageData  # noqa: E402
-from ablate.data.loading import give_cores  # noqa: E402
-from ablate.errors import Problem, UserError  # noqa: E402
-from ablate.execute import Progress, record, run_trial  # noqa: E402
-from ablate.numerics import Numerics, set_process  # noqa: E402
-from ablate.placing import cores_for_trials  # noqa: E402
-from ablate.prepare import Prepared, data_key  # noqa: E402
-from ablate.store import Study  # noqa: E402
-from ablate.train import Row, Trial, epochs  # noqa: E402
-from ablate.workers import keep_memory, worker_environment  # noqa: E402
-
-RETRIES = 2
-"""How often a trial whose worker died is repeated. A bug in a block is a result and never repeated."""
+from ablate.actors import bundles, epochs_by_actors
+from ablate.code import code_digest
+from ablate.data.loading import give_cores
+from ablate.driving import Attempt, Driver
+from ablate.errors import UserError
+from ablate.execute import ended_by_sigterm, run_trial
+from ablate.numerics import set_process
+from ablate.placing import Placement, available_cpus
+from ablate.prepare import Prepared
+from ablate.store import Study
+from ablate.train import Row, Trial, crashed, epochs
+from ablate.workers import Use, keep_memory
 
 
-class ListedTrials(Searcher):
-    """Proposes the listed trials, in their order, and then ends."""
+class Proposals(Searcher):
+    """Hands Tune the driver's attempts, as many at once as there is room for."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, driver: Driver, room: Callable[[], int]) -> None:
         super().__init__()
-        self.next = 0
-        self.count = count
+        self.driver, self.room = driver, room
+
+    def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
+        return Searcher, ()  # as of ``Recorder``
 
     def suggest(self, trial_id: str) -> Any:
-        if self.next >= self.count:
+        if self.driver.over:
             return Searcher.FINISHED
-        self.next += 1
-        return {"trial": self.next - 1}
+        attempt = self.driver.next() if len(self.driver.running) < self.room() else None
+        return attempt and {"hash": attempt.trial.hash, "attempt": attempt.number, "alone": attempt.alone}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None: ...
 
@@ -72,8 +64,49 @@ class ListedTrials(Searcher):
     def restore(self, checkpoint_path: str) -> None: ...
 
 
+class Unhurried(FIFOScheduler):
+    """Leaves a trial whose worker is starting to that worker.
+
+    Tune would otherwise give it the first worker that comes free, end the one that starts, and start another then.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        return None
+
+
+class Stopped(tune.Stopper):
+    """Ends everything when the driver says so."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+
+    def __reduce__(self) -> tuple[type[tune.stopper.NoopStopper], tuple[()]]:
+        return tune.stopper.NoopStopper, ()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.driver.over and self.driver.stopping is not None
+
+
+class SpentError(Exception):
+    """Ends a worker's process after a trial that may have left it in a bad state."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What every worker is given once."""
+
+    trials: Mapping[str, Trial]
+    data_of: Mapping[str, Any]
+    """Trial → a reference to its images: each node has them once, in shared memory."""
+    folder: Path
+    code: str
+
+
 class Worker(tune.Trainable):
-    """Runs one trial after another in one process; each step is an epoch."""
+    """Runs one attempt after another in one process; each step is an epoch."""
 
     def setup(self, config: dict[str, Any], given: Any = None) -> None:
         numerics, cores, shared = given
@@ -81,7 +114,10 @@ class Worker(tune.Trainable):
         keep_memory()  # of a Ray that we did not start: its environment is not ours
         self._cores = cores
         give_cores(cores)
-        self._shared = ray.get(shared)
+        self._use = Use(numerics.device)
+        self._given: Given = ray.get(shared)
+        self._free_since: float | None = None
+        self._unfit = unfit(numerics, self._given.folder, self._given.code)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -89,24 +125,52 @@ class Worker(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        trials, data_keys, data, folder = self._shared
-        gc.collect()  # a compiled network is in cycles, and holds its memory until they are found
-        trial: Trial = trials[config["trial"]]
-        images = data[data_keys[config["trial"]]]
-        alone = trial.numerics.devices == 1
-        self._training = epochs(trial, ray.get(images)) if alone else epochs_by_actors(trial, images, self._cores)
-        self._running: Generator[Row, None, dict[str, Any]] = run_trial(Study.open(folder), trial, self._training)
+        self._begun = time.monotonic()
+        self._spent = False
+        self._use.since_last()
+        trial = self._given.trials[config["hash"]]
+        if trial.numerics.compile:
+            gc.collect()  # a compiled network is in cycles, and holds its memory until they are found
+        images = self._given.data_of[trial.hash]
+
+        def training(checkpoints: Any) -> Any:
+            if trial.numerics.devices > 1:
+                return epochs_by_actors(trial, images, self._cores, checkpoints)
+            return epochs(trial, ray.get(images), checkpoints=checkpoints)
+
+        self._running: Generator[Any, None, dict[str, Any]] = run_trial(
+            Study(self._given.folder, {}, [], {}), trial, config["attempt"], training
+        )
 
     def step(self) -> dict[str, Any]:
+        if self._spent:
+            raise SpentError
+        if self._unfit:
+            self._spent = True
+            return {"unfit": self._unfit, "node": ray.get_runtime_context().get_node_id()}
         try:
-            return {"row": next(self._running)}
+            row = next(self._running)
+            return {"row": row, "use": self._use.since_last() | self._idled(row)}
         except StopIteration as end:
-            return {"result": end.value, "done": True}
+            self._free_since = time.monotonic()
+            status = end.value["status"]
+            # what did not fit may still be held by somebody; a kernel that failed leaves a CUDA device unusable
+            self._spent = status == "out_of_memory" or (status == "crashed" and torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+            return {"result": end.value, "done": not self._spent}
         except UserError as error:  # a full disk: no retry helps
             return {"refused": error.problems, "done": True}
 
+    def _idled(self, row: Row) -> dict[str, float]:
+        """Seconds, with the first row after another trial: ``waited`` for this one, ``built`` until its first step."""
+        if self._free_since is None:
+            return {}
+        first_step = time.monotonic() - row["seconds"]
+        idled = {"waited": self._begun - self._free_since, "built": first_step - self._begun}
+        self._free_since = None
+        return {key: round(seconds, 4) for key, seconds in idled.items()}
+
     def cleanup(self) -> None:
-        self._training.close()
+        self._running.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
 
@@ -114,123 +178,147 @@ class Worker(tune.Trainable):
 
 
 class Recorder(tune.Callback):
-    """Writes results to the store as they come, in the driver, and tells the progress."""
+    """Tells the driver what became of its attempts, and ends those that take too long."""
 
-    def __init__(self, trials: list[Trial], study: Study, progress: Progress) -> None:
-        self.trials, self.study, self.progress = trials, study, progress
-        self.open = {trial.hash for trial in trials}
-        self.refused: list[Problem] = []
+    def __init__(self, driver: Driver, nodes: Nodes) -> None:
+        self.driver, self.nodes = driver, nodes
+        self._actors: dict[str, Any] = {}
+        """By hash, of what runs."""
+        self._places: dict[str, dict[str, Any]] = {}
+        """By actor: node and process, once it has told."""
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         # Tune pickles its callbacks for a restore that we never do; a live display holds locks, which can't be.
         return tune.Callback, ()
 
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        for attempt in self.driver.overdue():
+            actor = self._actors.pop(attempt.trial.hash, None)
+            self.driver.timed_out(attempt)
+            if actor is not None:
+                ray.kill(actor)
+        self.nodes.look(self.driver)
+
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self.progress.started(self._ours(trial))
+        attempt = self._attempt(trial)
+        if attempt is not None:
+            actor = trial.temporary_state.ray_actor
+            self._actors[attempt.trial.hash] = actor
+            self.driver.started(attempt, **self._places.get(_id(actor), {}))
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        ours = self._ours(trial)
+        attempt = self._attempt(trial)
+        if attempt is None:
+            return
+        if "row" in result:
+            use = result["use"]
+            self._places[_id(self._actors.get(attempt.trial.hash))] = {key: use[key] for key in ("node", "pid")}
+            self.driver.epoch(attempt, result["row"], use)
+            return
+        self._actors.pop(attempt.trial.hash, None)
         if "result" in result:
-            self._record(ours, result["result"])
+            self.driver.ended(attempt, result["result"])
         elif "refused" in result:
-            self._refuse(ours, result["refused"])
-        elif "row" in result:
-            self.progress.epoch(ours, result["row"])
-
-    def _record(self, trial: Trial, result: dict[str, Any]) -> None:
-        try:
-            record(self.study, trial, result)
-        except UserError as error:  # what leaves a callback ends Tune with a message of its own
-            self._refuse(trial, error.problems)
-        else:
-            self.open.discard(trial.hash)
-            self.progress.ended(trial, result)
-
-    def _refuse(self, trial: Trial, problems: list[Problem]) -> None:
-        self.refused += problems
-        self.progress.lost(trial, str(UserError(problems)))
+            self.driver.refused(result["refused"])
+        elif "unfit" in result:
+            self.driver.put_back(attempt)
+            self.nodes.exclude(result["node"], result["unfit"], self.driver)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self.open.discard(self._ours(trial).hash)
-        self.progress.lost(self._ours(trial), "its worker died")
+        attempt = self._attempt(trial)
+        if attempt is None:  # its end has been told already
+            return
+        self._actors.pop(attempt.trial.hash, None)
+        error = _error_of(trial)
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(error, RayTaskError) and not isinstance(cause, RayActorError):
+            self.driver.ended(attempt, crashed(error).result)  # not the trial's block, which is caught in training: us
+        else:
+            memory, why = died_because(cause)
+            if memory:
+                self.driver.ended(attempt, crashed(MemoryError(why)).result)
+            else:
+                self.driver.lost(attempt, why)
 
-    def _ours(self, trial: TuneTrial) -> Trial:
-        index: int = trial.config["trial"]
-        return self.trials[index]
+    def _attempt(self, trial: TuneTrial) -> Attempt | None:
+        """What the driver waits for, and not an attempt whose end it knows."""
+        attempt = self.driver.running.get(trial.config["hash"])
+        return attempt if attempt is not None and attempt.number == trial.config["attempt"] else None
 
 
-def run(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress, concurrent: int, cores: int) -> None:
-    """Run the trials, ``concurrent`` at once with so many ``cores`` each, on the Ray session that is there."""
-    data = {key: ray.put(images) for key, images in prepared.data.items()}
-    keys = [data_key(prepared.plan.variant(trial.variant).data) for trial in trials]
-    numerics = prepared.numerics
-    given = (numerics, cores, ray.put((trials, keys, data, study.folder.resolve())))
-    gpus = 1 / max(1, -(-concurrent // torch.cuda.device_count())) if numerics.device == "cuda" else 0.0
-    resources = {"cpu": numerics.threads, "gpu": gpus} if numerics.devices == 1 else bundles(numerics)
+def _error_of(trial: TuneTrial) -> BaseException:
+    """What ended it, as Tune has just written it."""
+    try:
+        error: BaseException = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except Exception:  # none was written, or it is of a module that only the worker has
+        text = Path(trial.error_file).read_text() if trial.error_file else ""
+        return RuntimeError(text.strip() or "its worker failed, and nothing says why")
+    return error
+
+
+def _id(actor: Any) -> str:
+    return actor._actor_id.hex() if actor is not None else ""
+
+
+def run(driver: Driver, given: Given, placement: Placement, nodes: Nodes) -> None:
+    """Run what the driver gives out, on the Ray session that there is."""
+    numerics = next(iter(given.trials.values())).numerics
     storage = tempfile.mkdtemp(prefix="abl-tune")
-    recorder = Recorder(trials, study, progress)
+    worker = tune.with_parameters(Worker, given=(numerics, nodes.cores, ray.put(given)))
     try:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(Worker, given=given), resources),
+            tune.with_resources(worker, lambda config: _resources(placement, nodes, config["alone"])),
             tune_config=tune.TuneConfig(
-                search_alg=ListedTrials(len(trials)),
-                num_samples=len(trials),
-                max_concurrent_trials=concurrent,
+                search_alg=Proposals(driver, nodes.room),
+                scheduler=Unhurried(),  # type: ignore[no-untyped-call]
+                num_samples=-1,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=storage,
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                stop=Stopped(driver),
+                failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[recorder],
+                callbacks=[Recorder(driver, nodes)],
             ),
         )
         tuner.fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
-    if recorder.refused:
-        raise UserError(recorder.refused)
-    if recorder.open:
-        raise KeyboardInterrupt  # Tune catches it, stops its trials and returns as if all were done
+    if not driver.over:
+        driver.stop("interrupted")  # Tune catches it, stops its trials and returns as if all were done
 
 
-def run_with_ray(trials: list[Trial], prepared: Prepared, study: Study, progress: Progress) -> None:
-    """All trials through Ray Tune. A worker that dies is replaced, and its trial repeated twice at most."""
-    count = min(prepared.settled.placement.concurrent, len(trials))
-    cores = max(1, cores_for_trials() // count)
-    with ray_session(prepared.numerics, count, prepared.data.values()):
-        run(trials, prepared, study, progress, count, cores)
+def warm() -> None:
+    """Have the workers that Ray has started on this machine import what every trial needs, while others do else."""
+    for _ in range(available_cpus()):
+        ray.remote(_is_imported).options(num_cpus=1).remote()
 
 
-@contextmanager
-def ray_session(numerics: Numerics, concurrent: int, data: Iterable[ImageData]) -> Iterator[None]:
-    """A Ray of our own for the sweep; one that is already running in this process is used and left running."""
-    if ray.is_initialized():
-        yield
-        return
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    arrays = sum(item.nbytes for item in data)
-    # Sockets have names of 107 bytes at most: the folder's name must be short.
-    with tempfile.TemporaryDirectory(prefix="abl", dir=_short_temporary_folder(), ignore_cleanup_errors=True) as folder:
-        ray.init(
-            num_cpus=concurrent * numerics.threads * numerics.devices,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-            _temp_dir=folder,
-            object_store_memory=max(128 << 20, 2 * arrays + (64 << 20)),
-            runtime_env={"env_vars": worker_environment(numerics) | QUIET},
-        )
-        try:
-            yield
-        finally:
-            ray.shutdown()
+def _is_imported() -> bool:
+    """Unpickled by a worker, this is the whole of this module."""
+    return True
 
 
-def _short_temporary_folder() -> str | None:
-    return "/tmp" if sys.platform != "win32" and os.access("/tmp", os.W_OK) else None
+def _resources(placement: Placement, nodes: Nodes, alone: bool) -> tune.PlacementGroupFactory:
+    if placement.devices > 1:
+        return bundles(placement)
+    wanted = {"CPU": placement.cpus, "GPU": placement.gpus, "memory": placement.memory}
+    if alone:
+        wanted |= nodes.whole(on_gpu=placement.gpus > 0)
+    return tune.PlacementGroupFactory([{key: value for key, value in wanted.items() if value}])
+
+
+def run_with_ray(driver: Driver, trials: Mapping[str, Trial], prepared: Prepared) -> None:
+    """Run what the driver gives out through Ray Tune, in the session that there is or in one of its own."""
+    placement = prepared.settled.placement
+    with session():
+        references = {key: ray.put(images) for key, images in prepared.data.items()}
+        data_of = {hash: references[prepared.key_of(trial.variant)] for hash, trial in trials.items()}
+        given = Given(trials, data_of, driver.study.folder.resolve(), code_digest())
+        with ended_by_sigterm(driver):  # Ray has just set a handler of its own
+            run(driver, given, placement, Nodes(placement, prepared.at_once))

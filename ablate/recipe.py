@@ -294,9 +294,16 @@ def by_name(union: Any) -> dict[str, type[Section]]:
 class TrainSpec(Section):
     """The training recipe."""
 
-    later = frozenset({"evaluate"})
+    later = frozenset({"evaluate", "micro_batch"})
     epochs: int = Field(ge=1, le=100_000, description="passes over the train split")
     batch_size: int = Field(128, ge=2, le=1_000_000, description="examples a step")
+    micro_batch: int | None = Field(
+        None,
+        ge=2,
+        le=1_000_000,
+        description="examples of a batch that are computed at once, to take less memory; their gradients add up to one "
+        "step. Batch norm sees so many",
+    )
     optimizer: Optimizer = Field(description="the optimiser")
     groups: list[Group] = Field([], description="parameters with a learning rate or weight decay of their own")
     schedule: Schedule = Field(Constant(name="constant"), description="the learning rate over time")
@@ -338,11 +345,21 @@ class TrainSpec(Section):
 
 def check_recipe(train: TrainSpec, classes: int, mixes: bool, collector: Collector) -> None:
     """What no single key shows: keys that contradict one another, the data's classes, or its mixed labels."""
-    for path, message, hint in (*_schedule_problems(train), *_loss_problems(train, classes, mixes)):
+    for path, message, hint in (
+        *_batch_problems(train),
+        *_schedule_problems(train),
+        *_loss_problems(train, classes, mixes),
+    ):
         collector.add(("train", *path), message, hint, key=False)
 
 
 _Contradiction = tuple[tuple[str | int, ...], str, str]
+
+
+def _batch_problems(train: TrainSpec) -> Iterable[_Contradiction]:
+    if train.micro_batch is not None and train.micro_batch >= train.batch_size:
+        message = f"{train.micro_batch} examples are no part of a batch of {train.batch_size}"
+        yield ("micro_batch",), message, "less than batch_size, or leave it out"
 
 
 def _schedule_problems(train: TrainSpec) -> Iterable[_Contradiction]:

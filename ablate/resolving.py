@@ -1,4 +1,4 @@
-"""What ``auto`` comes to: the numerics profile of a study, and how its trials are placed, on this machine.
+"""What ``auto`` comes to: the numerics profile of a study, and how its trials are placed, on this machine or a cluster.
 
 A study that was begun keeps the profile that it was begun with: what is frozen in its folder stands in for ``auto``.
 """
@@ -18,8 +18,10 @@ from ablate.data.dataset import DataSpec, ImageData
 from ablate.design import StudyPlan
 from ablate.design.variant import Variant
 from ablate.errors import Problem, UserError
+from ablate.fitting import not_fitting, not_fitting_at_once
+from ablate.nodes import Gpu, NodeList, gpu_here, gpu_of_the_cluster, total
 from ablate.numerics import Numerics, autocast, fastest_precision, process_settings
-from ablate.placing import Placement, cores_for_trials, place
+from ablate.placing import Placement, Stated, joined, nodes_for_trials, place
 from ablate.store import begun_with
 from ablate.train import Trial, time_steps, trial_of
 from ablate.yamlfile import place_of
@@ -53,25 +55,26 @@ def resolved(
     """
     frozen = plan.tree.get("numerics") or (begun_with(folder, plan.tree) if folder else None)
     numerics = on_this_machine(plan, frozen)
-    stated = plan.execution.max_concurrent
-    at_once = concurrent or (None if stated == "auto" else stated)
-    _check_at_once(plan, numerics, at_once)
+    execution = plan.execution
+    open_threads = frozen is None and execution.threads == execution.cpus == "auto" and not numerics.deterministic
+    stated = Stated(
+        threads=None if open_threads else numerics.threads,
+        concurrent=concurrent or _stated(execution.max_concurrent),
+        cpus=_stated(execution.cpus),
+        gpus=_stated(execution.gpus),
+        memory=_stated(execution.memory) or 0,
+    )
+    too_many = not_fitting_at_once(plan, numerics, stated)
+    if too_many:
+        raise UserError(too_many)
     load = _load_of(plan, data_of)
-    timed = measure and not numerics.deterministic and load.total / SLOW > LONG
+    timed = measure and not numerics.deterministic and load.total / SLOW > LONG and _trains_here(numerics)
     trial = trial_of(load.largest, plan.seeds[0], numerics)
     data = data_of(load.largest.data)
-    open_threads = frozen is None and plan.execution.threads == "auto" and not numerics.deterministic
-    placement = place(
-        trial,
-        data,
-        trials=load.trials,
-        threads=None if open_threads else numerics.threads,
-        concurrent=at_once,
-        measure=timed,
-    )
+    placement = place(trial, data, trials=load.trials, stated=stated, measure=timed)
     numerics = replace(numerics, threads=placement.threads)
-    if plan.execution.compile != "auto" or frozen is not None:
-        why = "stated" if plan.execution.compile != "auto" else "as the study was begun"
+    if execution.compile != "auto" or frozen is not None:
+        why = "stated" if execution.compile != "auto" else "as the study was begun"
         return Resolved(numerics, placement, Estimate(False, why))
     seconds: float | str = "not timed" if not measure else "the study is short"
     if timed:
@@ -89,6 +92,16 @@ def resolved(
     if refused:
         compiling = replace(compiling, worth=False, why=refused)
     return Resolved(replace(numerics, compile=compiling.worth), placement, compiling)
+
+
+def _stated(value: Any) -> Any:
+    """None for what is left open."""
+    return None if value == "auto" else value
+
+
+def _trains_here(numerics: Numerics) -> bool:
+    """Whether this machine has the device that trials run on: the head of a cluster may have none."""
+    return numerics.device == "cpu" or torch.cuda.is_available()
 
 
 def _uncapturable(plan: StudyPlan, numerics: Numerics) -> str | None:
@@ -159,18 +172,22 @@ def _seconds(trial: Trial, data: ImageData, load: _Load, placement: Placement) -
 def on_this_machine(plan: StudyPlan, frozen: Mapping[str, Any] | None = None) -> Numerics:
     """The profile before anything is measured: a thread for each trial, eager. ``frozen`` stands in for ``auto``."""
     execution = plan.execution
-    device = execution.device
+    device, nodes = execution.device, nodes_for_trials()
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if (total(nodes, "GPU") if joined() else torch.cuda.is_available()) else "cpu"
+    gpu = _gpu(nodes) if device == "cuda" else None
     precisions = {variant.train.precision for variant in plan.distinct}
     automatic = "auto" in precisions and not execution.deterministic
+    threads = execution.threads
+    if threads == "auto":
+        threads = 1 if execution.cpus == "auto" else execution.cpus // execution.devices
     here = Numerics(
-        threads=1 if execution.threads == "auto" else execution.threads,
+        threads=threads,
         channels_last=execution.channels_last,
         device=device,
-        device_name=torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else "",
+        device_name=gpu.name if gpu else "",
         devices=execution.devices,
-        precision=fastest_precision(device) if automatic else "fp32",
+        precision=(gpu.precision if gpu else fastest_precision(device)) if automatic else "fp32",
         compile=execution.compile is True,
         deterministic=execution.deterministic,
     )
@@ -181,27 +198,24 @@ def on_this_machine(plan: StudyPlan, frozen: Mapping[str, Any] | None = None) ->
     }
     kept = {key: frozen[key] for key, is_open in left_open.items() if is_open and frozen and key in frozen}
     here = replace(here, **kept)
-    _check(plan, here, begun="threads" in kept)
+    _check(plan, here, gpu, begun="threads" in kept)
     _check_frozen(plan, here)
     return here
 
 
-def _check(plan: StudyPlan, numerics: Numerics, begun: bool = False) -> None:
-    """Everything that the spec states and this machine can't do, or that contradicts itself."""
+def _gpu(nodes: NodeList) -> Gpu | None:
+    """The GPU that trials run on: this machine's, or where it has none one of the cluster that it has joined."""
+    return gpu_here() or (gpu_of_the_cluster() if joined() and total(nodes, "GPU") else None)
+
+
+def _check(plan: StudyPlan, numerics: Numerics, gpu: Gpu | None, begun: bool = False) -> None:
+    """Everything that the spec states and the machine, or the cluster, can't do, or that contradicts itself."""
     execution, found = plan.execution, []
 
     def add(key: str, message: str, hint: str) -> None:
         found.append(Problem(message, f"execution.{key}", place_of(plan.tree, ("execution", key), key=False), hint))
 
-    if numerics.device == "cuda" and torch.cuda.device_count() < numerics.devices:
-        there = torch.cuda.device_count()
-        key = "devices" if there else "device"
-        add(key, f"{there} CUDA devices here" if there else "no CUDA device here", "device: auto, or cpu")
-    cores = cores_for_trials()
-    if numerics.device == "cpu" and numerics.threads * numerics.devices > cores:
-        taken = f"{numerics.threads} threads" + (f" on {numerics.devices} devices" if numerics.devices > 1 else "")
-        hint = "the study was begun with them: another --out begins anew" if begun else "auto"
-        add("threads", f"{taken} a trial are more than the {cores} cores here: that is many times slower", hint)
+    found += not_fitting(plan, numerics, begun=begun, has_gpu=gpu is not None)
     precisions = {variant.train.precision for variant in plan.distinct}
     if "auto" in precisions and numerics.precision in precisions:
         message = f"train.precision: auto comes to {numerics.precision} here, which another variant states"
@@ -209,7 +223,7 @@ def _check(plan: StudyPlan, numerics: Numerics, begun: bool = False) -> None:
     smallest = min(variant.train.batch_size for variant in plan.distinct)
     if smallest < 2 * numerics.devices > 2:
         add("devices", f"{numerics.devices} devices share batches of {smallest} images: at least 2 each", "fewer")
-    missing = why_not(numerics.device) if numerics.compile else None
+    missing = (gpu.why_not if gpu else why_not(numerics.device)) if numerics.compile else None
     if missing:
         add("compile", missing, "compile: false")
     if execution.deterministic and execution.compile is True:
@@ -220,17 +234,6 @@ def _check(plan: StudyPlan, numerics: Numerics, begun: bool = False) -> None:
             add("deterministic", f"deterministic: true is fp32, and train.precision is {precision}", "leave one out")
     if found:
         raise UserError(found)
-
-
-def _check_at_once(plan: StudyPlan, numerics: Numerics, stated: int | None) -> None:
-    """As many trials at once as are stated, in the spec or by the caller, take no more threads than there are cores."""
-    cores = cores_for_trials()
-    if stated is None or numerics.device != "cpu" or stated * numerics.threads * numerics.devices <= cores:
-        return
-    where = place_of(plan.tree, ("execution", "max_concurrent"), key=False)
-    each = f"{numerics.threads * numerics.devices} thread{'s' if numerics.threads * numerics.devices > 1 else ''}"
-    message = f"{stated} trials at once, {each} each, are more than the {cores} cores here: that is many times slower"
-    raise UserError(Problem(message, "execution.max_concurrent", where, "auto"))
 
 
 def _check_frozen(plan: StudyPlan, numerics: Numerics) -> None:

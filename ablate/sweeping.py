@@ -1,15 +1,28 @@
 """From a prepared plan to a finished study: train what the store lacks, here or through Ray Tune.
 
-The store is the truth: a sweep that was killed is started again by the same call and trains only what has no result.
+The store is the truth: a sweep that was killed is started again by the same call and trains only what has no result,
+each trial from its last checkpoint. What another study has trained is taken from the cache.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 from typing import Literal
 
-from ablate.execute import Progress, run_here
+from ablate.beforehand import RayBeforehand
+from ablate.cache import Cache
+from ablate.code import code_digest
+from ablate.driving import Driver, Listed, Policy
+from ablate.errors import UserError
+from ablate.events import Event
+from ablate.execute import ended_by_sigterm, run_here
+from ablate.grammar import ExecutionSpec
+from ablate.outcomes import repeated
 from ablate.prepare import Prepared, create_study
+from ablate.progress import Progress
 from ablate.store import Study
+from ablate.train import Trial
 
 ExecutorName = Literal["ray", "local"]
 
@@ -19,23 +32,99 @@ def sweep(
     *,
     executor: ExecutorName = "ray",
     progress: Progress | None = None,
+    retry_failed: bool = False,
+    cache: Cache | None = None,
+    beforehand: RayBeforehand | None = None,
 ) -> Study:
-    """Train every trial that the study lacks. Finished trials are kept whatever happens to this process."""
-    study = create_study(prepared)
-    told = progress or Progress()
-    with study.hold():
-        done = study.results()
-        missing = [trial for trial in prepared.trials if trial.hash not in done]
-        told.begin(prepared.trials, len(prepared.trials) - len(missing))
-        try:
-            if missing:
-                if executor == "ray":
-                    from ablate.raytune import run_with_ray  # seconds of import that a local run does not need
+    """Train every trial that the study lacks. Finished trials are kept whatever happens to this process.
 
-                    run_with_ray(missing, prepared, study, told)
-                else:
-                    run_here(missing, prepared, study, told)
+    ``retry_failed``: those too that crashed, diverged, did not fit or ran out of time; ``cache``: finished trials of
+    other studies, which are taken from it and given to it. With Ray, it is the session that this process is in, or that
+    is started ``beforehand``, else one of its own.
+
+    ``UserError``: the study is in use, or nothing can go on (a full disk); ``KeyboardInterrupt``: it was interrupted.
+    """
+    study = create_study(prepared)
+    progress = progress or Progress()
+    policy = policy_of(prepared.plan.execution)
+    with study.hold():
+        trials = {trial.hash: trial for trial in prepared.trials}
+        results = study.results(trials)
+        missing = [
+            trial
+            for hash, trial in trials.items()
+            if hash not in results
+            or repeated(results[hash], retry_failed=retry_failed, trial_timeout=policy.trial_timeout)
+        ]
+        taken = {trial.hash for trial in missing if cache and _taken(study, trial, cache)}
+        missing = [trial for trial in missing if trial.hash not in taken]
+        kept = [results[hash] for hash in trials.keys() - taken - {trial.hash for trial in missing}]
+
+        def tell(event: Event) -> None:
+            progress.tell(event)
+            if cache and event["event"] == "ended" and event["status"] == "finished":
+                cache.give(study, event["trial"])
+
+        listed = [Listed(trial.hash, trial.variant, trial.seed, trial.train.epochs) for trial in missing]
+        driver = Driver(listed, study, tell, policy)
+        driver.tell(
+            "sweep",
+            pid=os.getpid(),
+            host=platform.node(),
+            executor=executor,
+            trials=len(trials),
+            kept=len(kept),
+            kept_failed=sum(result["status"] != "finished" for result in kept),
+            cached=len(taken),
+            slots=min(prepared.settled.placement.concurrent, max(len(missing), 1)),
+            to_do=sum(trial.epochs for trial in listed),
+        )
+        try:
+            if missing and not driver.over:
+                _run(driver, {trial.hash: trial for trial in missing}, prepared, executor, beforehand)
+        except KeyboardInterrupt:
+            driver.stop("interrupted")
+        except BaseException:
+            driver.stop("refused")
+            raise
         finally:
-            told.end()
-        study.index()
+            driver.tell("over", why=driver.stopping or "done", message="; ".join(map(str, driver.problems)))
+            progress.close()
+    if driver.problems:
+        raise UserError(driver.problems)
+    if driver.stopping == "interrupted":
+        raise KeyboardInterrupt
     return study
+
+
+def _taken(study: Study, trial: Trial, cache: Cache) -> bool:
+    """Whether the cache had it. What it has read of the test split is on record here, too."""
+    if not cache.take(study, trial.hash, code_digest()):
+        return False
+    result = study.result(trial.hash)
+    for _ in range(result["test_readings"] if result else 0):
+        study.expose(by="cache", trial=trial.hash, variant=trial.variant, seed=trial.seed, epoch=None)
+    return True
+
+
+def policy_of(execution: ExecutionSpec) -> Policy:
+    """What the spec says on repeating and on time."""
+    return Policy(execution.retries, execution.trial_timeout, execution.budget)
+
+
+def _run(
+    driver: Driver,
+    trials: dict[str, Trial],
+    prepared: Prepared,
+    executor: ExecutorName,
+    beforehand: RayBeforehand | None,
+) -> None:
+    if executor == "local":
+        with ended_by_sigterm(driver):
+            run_here(driver, trials, lambda trial: prepared.data_of(trial.variant), prepared.numerics)
+        return
+    if beforehand is not None:
+        beforehand.ready()
+    from ablate.raytune import run_with_ray  # seconds of import that a local run does not need
+
+    run_with_ray(driver, trials, prepared)

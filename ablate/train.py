@@ -12,8 +12,7 @@ import math
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,19 +21,23 @@ import torch
 from torch import Tensor, fx, nn
 
 from ablate.builder import seed_noise
+from ablate.checkpoints import Checkpoints, NotKept
 from ablate.compiling import Compiled
 from ablate.data.batches import Batches
 from ablate.data.dataset import Examples, ImageData
 from ablate.data.on_device import OnDevice
 from ablate.design.variant import Variant
 from ablate.evaluating import Evaluation, evaluate, largest_batch
+from ablate.faults import out_of_memory
 from ablate.graph import Graph
-from ablate.numerics import Numerics, autocast, process_settings
-from ablate.optimizing import hard_labels, make_average, make_loss, make_optimizer, make_part, make_schedule
-from ablate.parallel import ALONE, Ranks
-from ablate.recipe import EarlyStopping, TrainSpec
+from ablate.numerics import Numerics, autocast, process_settings, seed_process
+from ablate.optimizing import hard_labels, make_average, make_loss, make_optimizer, make_part, make_schedule, parts_of
+from ablate.parallel import ALONE, Ranks, gathering
+from ablate.recipe import TrainSpec
+from ablate.selecting import Best, Stopping
 from ablate.streams import stream_seed
 from ablate.trainable import Trainable, freeze, training_mode
+from ablate.training_state import memory_of, restore, state_of
 from ablate.weights import Loading, WeightsChanged, started
 
 
@@ -91,27 +94,31 @@ Row = dict[str, float]
 """What was measured in one epoch: ``epoch``, ``lr``, ``seconds`` and metrics by name."""
 
 
-def epochs(trial: Trial, data: ImageData, ranks: Ranks = ALONE) -> Generator[Row, None, Outcome]:
+def epochs(
+    trial: Trial, data: ImageData, ranks: Ranks = ALONE, checkpoints: Checkpoints | None = None
+) -> Generator[Row, None, Outcome]:
     """Train one trial, giving a row after each epoch; the generator's return value is the outcome.
 
-    A bug in a block is an outcome with its traceback (``crashed``), and so is a loss that is no number (``diverged``).
-    Of several ``ranks``, the first one's rows and outcome are the trial's.
+    A bug in a block is an outcome with its traceback (``crashed``), and so are a loss that is no number (``diverged``)
+    and want of memory (``out_of_memory``). Of several ``ranks``, the first one's rows and outcome are the trial's.
+    With ``checkpoints`` it goes on from the last of them, and rows are those of the epochs from there on.
     """
     run: Run | None = None
     try:
-        run = Run(trial, data, ranks)
+        run = Run(trial, data, ranks, checkpoints)
         return (yield from run.epochs())
-    except WeightsChanged:  # nothing was trained, and nothing that is trained now would be this trial
+    except (WeightsChanged, NotKept):  # what would be trained now is not this trial; what was can't be kept
         raise
     except Exception as error:  # whatever a block raises: the study goes on, and the trial says why it did not
         return crashed(error, run.test_readings if run else 0)
 
 
 def crashed(error: Exception, test_readings: int = 0) -> Outcome:
-    """The outcome of a trial that raised."""
+    """The outcome of a trial that raised: ``crashed``, or ``out_of_memory``."""
     text = "".join(traceback.format_exception(error))
     details = {"type": type(error).__name__, "message": str(error), "traceback": text}
-    return Outcome(_result("crashed", error=details, test_readings=test_readings))
+    status = "out_of_memory" if out_of_memory(error) else "crashed"
+    return Outcome(_result(status, error=details, test_readings=test_readings))
 
 
 def train(trial: Trial, data: ImageData, on_epoch: Callable[[Row], None] = lambda row: None) -> Outcome:
@@ -129,10 +136,13 @@ def train(trial: Trial, data: ImageData, on_epoch: Callable[[Row], None] = lambd
 class Run:
     """The state of one training run."""
 
-    def __init__(self, trial: Trial, data: ImageData, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self, trial: Trial, data: ImageData, ranks: Ranks = ALONE, checkpoints: Checkpoints | None = None
+    ) -> None:
         self.trial, self.data, self.recipe, self.numerics = trial, data, trial.train, trial.numerics
-        self.ranks = ranks
+        self.ranks, self.checkpoints = ranks, checkpoints
         self.device = torch.device(self.numerics.device)
+        self._seed_process("start", *ranks.stream)
         self.layout = torch.channels_last if self.numerics.channels_last else torch.contiguous_format
         network = started(trial.graph, seed=trial.seed, recipe=trial.init, loading=trial.loading)
         self.network: fx.GraphModule = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
@@ -160,43 +170,62 @@ class Run:
         self.average = make_average(self.recipe, self.network)
         every = self.recipe.evaluates_every
         self.stopping = Stopping(self.recipe.early_stopping, every or 1) if self.recipe.early_stopping else None
+        self.best = Best() if self.recipe.select == "best" else None
         self.evaluation_batch = largest_batch(trial.graph, self.device.type)
         self.val, self.test = (_held(split, self.device) for split in (data.val, data.test))
         self.step = 0
         self.lr = self.recipe.optimizer.lr
         """The rate of the last step, of what no group gives one of its own."""
         self.test_readings = 0
+        self.rows: list[Row] = []
         self.train_seconds = 0.0
+        self.began = time.monotonic()
+        """When the trial would have begun, had nothing interrupted it."""
+        self.memory = memory_of(self.network) if checkpoints is not None else ""
+
+    @property
+    def seconds(self) -> float:
+        """That the trial has taken."""
+        return time.monotonic() - self.began
 
     def _compiled(self) -> Compiled:
         trial, numerics = self.trial, self.numerics
-        frozen, size = trial.trainable.frozen, self.recipe.batch_size
+        frozen, size = trial.trainable.frozen, self.recipe.micro_batch or self.recipe.batch_size
         identity = repr((trial.graph.fingerprint, frozen, size, trial.precision, numerics))
         return Compiled(self.network, identity, threads=numerics.threads)
 
     def epochs(self) -> Generator[Row, None, Outcome]:
-        started = time.monotonic()
-        best: tuple[float, int, dict[str, Tensor]] | None = None
-        rows: list[Row] = []
-        for epoch in range(1, self.recipe.epochs + 1):
+        self.began = time.monotonic()
+        state = self.ranks.first(self.checkpoints.load) if self.checkpoints is not None else None
+        if state is not None:
+            restore(self, state)
+        goes_on = True
+        while goes_on:
+            epoch = len(self.rows) + 1
             row = self._epoch(epoch)
-            rows.append(row)
+            self.rows.append(row)
+            diverged = not math.isfinite(row["train.loss"])
+            goes_on = not diverged and not self._is_over(row)
+            if goes_on and self.checkpoints is not None and self.ranks.rank == 0:
+                self.checkpoints.keep(lambda: state_of(self))
             yield row
-            if not math.isfinite(row["train.loss"]):
-                seconds = time.monotonic() - started
-                return Outcome(_result("diverged", epochs=epoch, seconds=seconds, test_readings=self.test_readings))
-            accuracy = row.get("val.accuracy", -math.inf)
-            if self.recipe.select == "best" and accuracy > (best[0] if best else -math.inf):
-                best = (accuracy, epoch, deepcopy(self.network.state_dict()))
-            if self.stopping is not None and self.stopping.spec.monitor in row and self.stopping.done(row):
-                break
+            if diverged:
+                seconds, readings = self.seconds, self.test_readings
+                return Outcome(_result("diverged", epochs=epoch, seconds=seconds, test_readings=readings))
         if self.ranks.rank > 0:
-            return Outcome(_result("finished", epochs=len(rows)))
-        selected = len(rows)
-        if best is not None:
-            selected = best[1]
-            self.network.load_state_dict(best[2])
-        return self._finish(rows, selected, started)
+            return Outcome(_result("finished", epochs=len(self.rows)))
+        selected = len(self.rows)
+        if self.best is not None and self.best.epoch:
+            selected = self.best.epoch
+            self.best.put(self.network)
+        return self._finish(self.rows, selected)
+
+    def _is_over(self, row: Row) -> bool:
+        """Whether this was the last epoch, or training stops early."""
+        if self.best is not None:
+            self.best.look(row, self.network)
+        stops = self.stopping is not None and self.stopping.done(row)
+        return stops or row["epoch"] == self.recipe.epochs
 
     def _epoch(self, epoch: int) -> Row:
         began = time.monotonic()
@@ -225,6 +254,7 @@ class Run:
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         count = 0
+        self._seed_process("epoch", index, *self.ranks.stream)
         for x, y in self.batches.epoch(index):
             loss, scores = self.one_step(x, y)
             loss_sum += loss.double() * len(y)
@@ -239,28 +269,57 @@ class Run:
         Where ranks share the batch: ``x`` and the scores are this one's share of it, ``y`` are the labels of all, and
         the ranks' losses add up to the batch's.
         """
-        loss, scores = self.forward(x, y)
-        self.backward(loss)
+        parts = parts_of(len(x), self.recipe.micro_batch)
+        if len(parts) > 1:
+            loss, scores = self._in_parts(x, y, parts)
+        else:
+            loss, scores = self.forward(x, y)
+            self.backward(loss)
         self.move()
         return loss.detach(), scores.detach()
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """(loss, scores) of one batch."""
-        seed_noise(self.network, self.trial.seed, self.step, *self.ranks.stream)
-        # For what draws from torch's own stream (a third party's dropout): never what an earlier trial left there.
-        torch.manual_seed(stream_seed(self.trial.seed, "global", self.step, *self.ranks.stream))
-        own = self.ranks.share(len(y))
-        with autocast(self.device.type, self.trial.precision):
-            scores = self.in_training(x.to(memory_format=self.layout))
-            loss = self.loss(scores, y[own])
-        return loss if self.ranks.count == 1 else loss * self.part(y, own), scores
+        self._seed_step(*self.ranks.stream)
+        return self._scored(x, y, self.ranks.share(len(y)))
 
     def backward(self, loss: Tensor) -> None:
         """Gradients in the place of those of the last step."""
         self.optimizer.zero_grad(set_to_none=True)
+        self._add_gradients(loss)
+
+    def _in_parts(self, x: Tensor, y: Tensor, parts: list[slice]) -> tuple[Tensor, Tensor]:
+        """(loss, scores), detached, of one batch, whose gradients are there; a part's activations at a time."""
+        self.optimizer.zero_grad(set_to_none=True)
+        first, losses, scores = self.ranks.share(len(y)).start, [], []
+        for number, part in enumerate(parts):
+            self._seed_step(*(self.ranks.stream if number == 0 else (self.ranks.rank, number)))
+            with gathering(self.in_training, last=part is parts[-1]):
+                loss, given = self._scored(x[part], y, slice(first + part.start, first + part.stop))
+                self._add_gradients(loss)
+            losses.append(loss.detach())
+            scores.append(given.detach())
+        return torch.stack(losses).sum(), torch.cat(scores)
+
+    def _scored(self, x: Tensor, y: Tensor, own: slice) -> tuple[Tensor, Tensor]:
+        """(loss, scores) of the examples ``own`` of the batch with the labels ``y``: their share of its loss."""
+        with autocast(self.device.type, self.trial.precision):
+            scores = self.in_training(x.to(memory_format=self.layout))
+            loss = self.loss(scores, y[own])
+        return loss if len(x) == len(y) else loss * self.part(y, own), scores
+
+    def _add_gradients(self, loss: Tensor) -> None:
         if self.ranks.count > 1:
             loss = loss * self.ranks.count  # gradients come as the mean over the ranks, and are to be the sum
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def _seed_step(self, *stream: int) -> None:
+        seed_noise(self.network, self.trial.seed, self.step, *stream)
+        self._seed_process(self.step, *stream)
+
+    def _seed_process(self, *name: str | int) -> None:
+        """For what draws from the streams of the process (a third party's): never what an earlier trial left there."""
+        seed_process(stream_seed(self.trial.seed, "global", *name), self.device.type)
 
     def move(self) -> None:
         """The weights by their gradients, the schedule and the average by a step."""
@@ -290,7 +349,7 @@ class Run:
         numerics, precision = self.numerics, self.trial.precision
         return evaluate(self._selected(), split, self.data, numerics, precision, self.evaluation_batch)
 
-    def _finish(self, rows: list[Row], selected: int, started: float) -> Outcome:
+    def _finish(self, rows: list[Row], selected: int) -> Outcome:
         row = rows[selected - 1]
         metrics = {key: value for key, value in row.items() if key.startswith(("train.", "val."))}
         predictions = None
@@ -308,7 +367,7 @@ class Run:
             metrics=metrics if finite else {},
             epochs=len(rows),
             selected_epoch=selected,
-            seconds=time.monotonic() - started,
+            seconds=self.seconds,
             images_per_second=len(rows) * len(self.data.train) / max(self.train_seconds, 1e-9),
             test_readings=self.test_readings,
         )
@@ -318,25 +377,6 @@ class Run:
 
 def _held(split: Examples | None, device: torch.device) -> OnDevice | None:
     return None if split is None else OnDevice(split, device)
-
-
-class Stopping:
-    """Early stopping: ``patience`` epochs without an improvement beyond ``threshold``, looked at ``every`` so many."""
-
-    def __init__(self, spec: EarlyStopping, every: int = 1) -> None:
-        self.spec, self.every = spec, every
-        self.sign = -1.0 if spec.monitor.endswith("accuracy") else 1.0
-        self.best = math.inf
-        self.waited = 0
-
-    def done(self, row: Mapping[str, float]) -> bool:
-        value = self.sign * row[self.spec.monitor]
-        margin = self.spec.threshold * (abs(self.best) if self.spec.mode == "relative" else 1.0)
-        if math.isfinite(value) and (math.isinf(self.best) or value < self.best - margin):
-            self.best, self.waited = value, 0
-        else:
-            self.waited += self.every
-        return self.waited >= self.spec.patience
 
 
 def first_batches(trial: Trial, data: ImageData, count: int = 1) -> Iterator[tuple[Tensor, Tensor]]:

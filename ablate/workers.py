@@ -1,4 +1,5 @@
-"""What a process that trains is given besides its trial: threads for each library, and an allocator that keeps memory.
+"""What a process that trains is given besides its trial: threads for each library, an allocator that keeps memory; and
+what it takes.
 
 glibc's allocator hands large blocks back to the system as they are freed, and a training step frees its activations:
 the next step faults thousands of pages in again. Blocks that it keeps cost nothing a second time.
@@ -10,7 +11,10 @@ import ctypes
 import os
 import platform
 import sys
-from typing import TYPE_CHECKING
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ablate.numerics import Numerics
@@ -46,3 +50,31 @@ def _allocator_is_free() -> bool:
     tuned = [key for key in os.environ if key.startswith("MALLOC_")]
     preloaded = os.environ.get("LD_PRELOAD", "")
     return not tuned and "malloc" not in preloaded and "glibc.malloc" not in os.environ.get("GLIBC_TUNABLES", "")
+
+
+class Use:
+    """What this process takes of its machine, from one asking to the next."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+
+    def since_last(self) -> dict[str, Any]:
+        """Cores in use since the last time; bytes in memory now, on the CUDA device too; where this process is."""
+        wall, cpu = time.monotonic(), time.process_time()
+        cores = (cpu - self._cpu) / max(wall - self._wall, 1e-9)
+        self._wall, self._cpu = wall, cpu
+        found: dict[str, Any] = {"cpu": round(cores, 2), "node": platform.node(), "pid": os.getpid()}
+        with suppress(OSError):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            found["memory"] = pages * os.sysconf("SC_PAGE_SIZE")
+        return found | (_gpu_use() if self._device == "cuda" else {})
+
+
+def _gpu_use() -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {"gpu_memory": torch.cuda.memory_reserved()}
+    with suppress(ModuleNotFoundError, RuntimeError):  # what counts a device's use is a package of its own
+        found["gpu"] = torch.cuda.utilization() / 100
+    return found

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch and numpy are first imported
+os.environ["ABLATE_CACHE"] = "off"  # a trial that a test trains is trained
 
 import pytest
 import torch
@@ -84,10 +85,9 @@ def fill(path: Path) -> None:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Ray, started once for all tests of the process, as a sweep starts it."""
-    from ablate.numerics import Numerics
-    from ablate.raytune import ray_session as session
+    from ablate.cluster import session
 
-    with session(Numerics(), 2, []):
+    with session():
         yield
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -33,6 +35,44 @@ class Fatal(Block):
             self.marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return x * 1
+
+
+class Faulty(Block):
+    """Goes wrong in training, each time, in the way that is asked for; ``log`` gets a line each time."""
+
+    name = "faulty"
+
+    class Params(BlockParams):
+        how: Literal["raises", "explodes", "fills", "hangs", "dies"]
+        log: str
+
+    def __init__(self, params: Params, shape: Shape) -> None:
+        super().__init__()
+        self.how, self.log = params.how, Path(params.log)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _in_a_trial():
+            return x * 1
+        with self.log.open("a") as file:
+            file.write(f"{self.how}\n")
+        if self.how == "raises":
+            raise RuntimeError("a block's own bug")
+        if self.how == "fills":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if self.how == "hangs":
+            threading.Event().wait()
+        if self.how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x * torch.inf
+
+
+def _in_a_trial() -> bool:
+    """Whether a trial trains here; the certificate's passes are none."""
+    frame = sys._getframe()
+    while frame := frame.f_back:
+        if frame.f_code.co_name == "_train_epoch":
+            return True
+    return False
 
 
 class SecondFails(Block):

@@ -423,7 +423,7 @@ def test_the_placement_of_the_study_is_timed_although_it_fills_no_cores(
 
     monkeypatch.setattr(reporting, "measured", measured)
     monkeypatch.setattr(reporting, "available_cpus", lambda: 4)
-    monkeypatch.setattr(reporting, "cores_for_trials", lambda: 4)
+    monkeypatch.setattr("ablate.placing.available_cpus", lambda: 4)
     for devices, own, ways in ((1, (1, 3), [(1, 4), (2, 2), (4, 1), (1, 3)]), (2, (2, 1), [(1, 2), (2, 1)])):
         settled = Resolved(Numerics(devices=devices), Placement(*own, ""), compiling.Estimate(False, ""))
         found = reporting._placements(subject_of(plan), settled, trials=6)

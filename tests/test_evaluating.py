@@ -67,7 +67,10 @@ def test_the_metrics_are_those_of_all_images_at_once(batch_size: int) -> None:
     assert all(network.inference)
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     given, network, tried = data(), Means(), []
     assert given.test is not None
     whole = evaluating._evaluated
@@ -75,7 +78,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(monkeypatch: pytest.M
     def crowded(*arguments: Any) -> Any:
         tried.append(arguments[-1])
         if arguments[-1] > 3:
-            raise torch.cuda.OutOfMemoryError
+            raise error
         return whole(*arguments)
 
     wanted = evaluate(network, given.test, given, Numerics(), "fp32", 3).losses
@@ -84,15 +87,22 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(monkeypatch: pytest.M
     assert tried == [13, 6, 3]
 
 
-def test_one_image_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("error", "tries"), [(torch.OutOfMemoryError, 3), (RuntimeError, 1)])
+def test_one_image_that_does_not_fit_is_an_error_and_so_is_a_bug_at_once(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], tries: int
+) -> None:
+    tried = []
+
     def crowded(*arguments: Any) -> Any:
-        raise torch.cuda.OutOfMemoryError
+        tried.append(arguments[-1])
+        raise error
 
     monkeypatch.setattr(evaluating, "_evaluated", crowded)
     given = data()
     assert given.test is not None
-    with pytest.raises(torch.cuda.OutOfMemoryError):
+    with pytest.raises(error):
         evaluate(Means(), given.test, given, Numerics(), "fp32", 4)
+    assert tried == [4, 2, 1][:tries]
 
 
 def test_the_largest_batch_is_what_fits_at_the_widest_place() -> None:

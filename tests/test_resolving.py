@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ablate import resolving
+from ablate import placing, resolving
 from ablate.compiling import Estimate
 from ablate.design import StudyPlan, study_plan
 from ablate.errors import UserError
+from ablate.nodes import Gpu
 from ablate.numerics import Numerics
 from ablate.placing import Measured, Placement, available_cpus
 from ablate.prepare import create_study, loader, prepare
@@ -23,7 +27,8 @@ from ablate.store import Study
 @pytest.fixture
 def plan_of(tiny: Path) -> Any:
     def make(*sets: str) -> StudyPlan:
-        return study_plan(load(tiny, sets=["ablation.seeds=1", "execution.device=cpu", *sets]))
+        given = {"ablation.seeds": "1", "execution.device": "cpu"} | dict(item.split("=", 1) for item in sets)
+        return study_plan(load(tiny, sets=[f"{path}={value}" for path, value in given.items()]))
 
     return make
 
@@ -38,15 +43,16 @@ def long(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     asked: list[dict[str, Any]] = []
 
     def place(trial: Any, data: Any, **options: Any) -> Placement:
-        asked.append(options)
+        stated = options["stated"]
+        asked.append({"measure": options["measure"], "threads": stated.threads, "concurrent": stated.concurrent})
         if not options["measure"]:
-            return Placement(options["threads"] or 1, options["concurrent"] or 1, "by rule")
-        threads = options["threads"] or 2
+            return Placement(stated.threads or 1, stated.concurrent or 1, "by rule")
+        threads = stated.threads or 2
         return Placement(threads, 1, "measured", (Measured(threads, 1, 50.0),))
 
     monkeypatch.setattr(resolving, "LONG", 0.0)
     monkeypatch.setattr(resolving, "place", place)
-    monkeypatch.setattr(resolving, "cores_for_trials", lambda: 8)
+    monkeypatch.setattr(placing, "available_cpus", lambda: 8)
     return asked
 
 
@@ -80,6 +86,91 @@ def test_trials_at_once_are_the_command_lines_before_the_specs(plan_of: Any, lon
     settled(plan_of("execution.max_concurrent=3"))
     settled(plan_of("execution.max_concurrent=3"), concurrent=5)
     assert [each["concurrent"] for each in long] == [None, 3, 5]
+
+
+def test_cpus_are_threads_where_those_are_left_open_but_never_for_a_study_that_was_begun(
+    plan_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placing, "available_cpus", lambda: 9)
+    found = settled(plan_of("execution.cpus=3"))
+    assert (found.numerics.threads, found.placement.cpus, found.placement.concurrent) == (3, 3.0, 3)
+    both = settled(plan_of("execution={cpus: 4, threads: 1}"))
+    assert (both.numerics.threads, both.placement.cpus, both.placement.concurrent) == (1, 4.0, 2)
+    create_study(prepare(plan_of("execution.cpus=3"), folder=tmp_path / "s", measure=False))
+    for cpus, at_once in (("auto", 3), (4, 2), (9, 1)):
+        again = settled(plan_of(f"execution.cpus={cpus}"), folder=tmp_path / "s")
+        assert (again.numerics.threads, again.placement.concurrent) == (3, at_once)
+    with pytest.raises(UserError, match=r"execution\.cpus: 2 CPUs are fewer than the 3 threads of a trial"):
+        settled(plan_of("execution.cpus=2"), folder=tmp_path / "s")
+
+
+Cluster = Callable[..., None]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """A Ray cluster that was joined; this machine itself has a core, and no GPU."""
+    monkeypatch.setattr(placing, "available_cpus", lambda: 1)
+
+    def join(*resources: dict[str, float], gpu: Gpu | None = None) -> None:
+        nodes = [{"Alive": True, "Resources": held} for held in resources]
+        ray = SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setattr(resolving, "gpu_here", lambda: None)
+        monkeypatch.setattr(resolving, "gpu_of_the_cluster", lambda: gpu)
+
+    return join
+
+
+def test_in_a_cluster_its_nodes_count_and_not_this_machine(plan_of: Any, cluster: Cluster) -> None:
+    cluster({"CPU": 4.0, "memory": 2.0**33}, {"CPU": 3.0, "memory": 2.0**33}, {"memory": 1.0})
+    assert settled(plan_of()).placement.concurrent == 3
+    many = settled(plan_of("execution={cpus: 2, max_concurrent: 100}", "ablation.seeds=9")).placement
+    assert (many.concurrent, many.cpus, many.most) == (3, 2.0, 100)
+    assert settled(plan_of("execution={memory: 4GiB}", "ablation.seeds=9")).placement.concurrent == 4
+    with pytest.raises(UserError, match="5 threads a trial are more than the 4 cores on a node of the cluster"):
+        settled(plan_of("execution.threads=5"))
+    with pytest.raises(UserError, match=r"execution\.cpus: 5 threads a trial are more than the 4 cores on a node"):
+        settled(plan_of("execution.cpus=5"))
+    with pytest.raises(UserError, match=r"execution\.memory: 9 GiB a trial are more than the 8 GiB"):
+        settled(plan_of("execution.memory=9GiB"))
+    with pytest.raises(UserError, match=r"execution\.gpus: no CUDA device on a node of the cluster"):
+        settled(plan_of("execution.device=auto", "execution.gpus=0.5"))
+
+
+def test_the_gpus_of_a_cluster_are_asked_what_they_are_by_a_head_that_has_none(plan_of: Any, cluster: Cluster) -> None:
+    head, worker = {"CPU": 2.0}, {"CPU": 16.0, "GPU": 2.0}
+    cluster(head, worker, worker, gpu=Gpu("A GPU", "bf16", "no triton"))
+    auto = ("execution.device=auto", "ablation.seeds=9")
+    found = settled(plan_of(*auto))
+    assert (found.numerics.device, found.numerics.device_name, found.numerics.precision) == ("cuda", "A GPU", "bf16")
+    assert (found.placement.concurrent, found.placement.gpus) == (4, 1.0)
+    shared = settled(plan_of(*auto, "execution.gpus=0.25")).placement
+    assert (shared.concurrent, shared.gpus, shared.cpus) == (16, 0.25, 1.0)
+    at_once = settled(plan_of(*auto, "execution.max_concurrent=7")).placement
+    assert (at_once.concurrent, at_once.gpus) == (7, 0.5)
+    with pytest.raises(UserError, match="no triton"):
+        settled(plan_of(*auto, "execution.compile=true"))
+    with pytest.raises(UserError, match="4 CUDA devices in the cluster"):
+        settled(plan_of(*auto, "execution.devices=5", "train.batch_size=10"))
+    cluster(head, gpu=None)
+    with pytest.raises(UserError, match=r"execution\.device: no CUDA device in the cluster"):
+        settled(plan_of("execution.device=cuda"))
+
+
+def test_gpus_on_this_machine_are_shared_as_stated(plan_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "available_cpus", lambda: 16)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(resolving, "gpu_here", lambda: Gpu("A GPU", "bf16", None))
+    many = ("execution.device=cuda", "ablation.seeds=9")
+    assert settled(plan_of(*many, "execution.gpus=0.25")).placement.concurrent == 8
+    assert settled(plan_of(*many, "execution.max_concurrent=6")).placement.gpus == 1 / 3
+    assert settled(plan_of(*many)).placement.gpus == 1.0
+    two = settled(plan_of(*many, "execution={devices: 2, gpus: 2}", "train.batch_size=10")).placement
+    assert (two.concurrent, two.gpus, two.cpus) == (1, 2.0, 2.0)
+    with pytest.raises(UserError, match=r"max_concurrent: 9 trials at once, 0\.25 GPUs each, are more than the 2 GPUs"):
+        settled(plan_of(*many, "execution={gpus: 0.25, max_concurrent: 9}"))
 
 
 def test_compiling_is_decided_by_what_it_costs_and_saves(

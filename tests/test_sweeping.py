@@ -22,10 +22,12 @@ from torch import Tensor
 import ablate
 from ablate import block as block_module
 from ablate.block import Block, BlockParams, Shape
+from ablate.cache import Cache
 from ablate.errors import UserError
+from ablate.events import Event
 from ablate.numerics import Numerics
+from ablate.progress import Progress
 from ablate.store import Study
-from ablate.train import Trial
 from ablate.workers import worker_environment
 from tests.conftest import REPOSITORY
 from tests.faulty import Fatal, Witness
@@ -46,27 +48,30 @@ def weights(study: Study, key: str) -> dict[str, Tensor]:
     return state
 
 
-class Log:
+class Log(Progress):
     """Progress that remembers, and like a live display can't be pickled."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.started_trials: list[tuple[str, int]] = []
-        self.kept = -1
-        self.rows: list[dict[str, float]] = []
+        self.events: list[Event] = []
 
-    def begin(self, trials: list[Trial], finished: int) -> None:
-        self.kept = finished
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
 
-    def started(self, trial: Trial) -> None:
-        self.started_trials.append((trial.variant, trial.seed))
+    def of(self, kind: str) -> list[Event]:
+        return [event for event in self.events if event["event"] == kind]
 
-    def epoch(self, trial: Trial, row: dict[str, float]) -> None:
-        self.rows.append(row)
+    @property
+    def kept(self) -> int:
+        return int(self.of("sweep")[0]["kept"])
 
-    def ended(self, trial: Trial, result: dict[str, Any]) -> None: ...
-    def lost(self, trial: Trial, reason: str) -> None: ...
-    def end(self) -> None: ...
+    @property
+    def started_trials(self) -> list[tuple[str, int]]:
+        return [(event["variant"], event["seed"]) for event in self.of("started")]
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        return [event["row"] for event in self.of("epoch")]
 
 
 @contextmanager
@@ -335,3 +340,46 @@ def test_the_resolved_spec_in_the_folder_gives_the_same_study(tiny: Path, tmp_pa
     stored["numerics"]["torch"] = "1.13.1"
     with pytest.raises(UserError, match=r"numerics\.torch: the spec was frozen with '1\.13\.1', and here it is"):
         ablate.sweep(ablate.load(stored), folder=tmp_path / "again", executor="local")
+
+
+def test_two_studies_that_share_half_of_their_trials_train_that_half_once(
+    tiny: Path, tmp_path: Path, sweep_spec: Sweep
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    first = sweep_spec(tiny, tmp_path / "first", ["ablation.seeds=[0, 1]"], executor="local", cache=cache)
+    log = Log()
+    sets = ["ablation.seeds=[1, 2]", "name=another"]
+    second = sweep_spec(tiny, tmp_path / "second", sets, executor="local", progress=log, cache=cache)
+    assert log.started_trials == [(variant, 2) for variant in ("none", "se", "between")]
+    assert log.of("sweep")[0]["cached"] == 3
+    shared = first.results().keys() & second.results().keys()
+    assert len(shared) == 3
+    assert {key: comparable(second)[key] for key in shared} == {key: comparable(first)[key] for key in shared}
+    # what was taken has read the test split, too
+    assert sorted(exposure["trial"] for exposure in second.exposures()) == sorted(second.results())
+
+
+def test_more_levels_train_only_the_new_ones(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
+    sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1"], executor="local")
+    tiny.write_text(tiny.read_text() + "      cbam:    {network.insert.attention.block: cbam}\n")
+    log = Log()
+    study = sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1"], executor="local", progress=log)
+    assert log.started_trials == [("cbam", 0)]
+    assert len(study.results()) == 4
+    assert [event["changed"] for event in study.events()[0] if event["event"] == "spec"] == [
+        ["ablation.factors.attention.cbam.network.insert.attention.block"]
+    ]
+
+
+def test_more_epochs_train_all_anew_and_what_was_read_before_stays_on_record(
+    tiny: Path, tmp_path: Path, sweep_spec: Sweep
+) -> None:
+    sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1"], executor="local")
+    log = Log()
+    study = sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1", "train.epochs=3"], executor="local", progress=log)
+    assert len(log.started_trials) == 3
+    assert len(study.exposures()) == 6
+    assert len(study.results()) == 6
+    assert {row["epoch"] for row in log.rows} == {1, 2, 3}
+    with pytest.raises(UserError, match=r"another spec: they differ in train\.epochs; choose another --out"):
+        sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1", "train.epochs=2"], executor="local")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +31,8 @@ from ablate.data.on_device import OnDevice
 from ablate.network import read_network
 from ablate.numerics import Numerics, process_settings
 from ablate.recipe import EarlyStopping, TrainSpec
-from ablate.train import Outcome, Run, Stopping, Trial, epochs, first_batches, time_steps, train
+from ablate.selecting import Stopping
+from ablate.train import Outcome, Run, Trial, epochs, first_batches, time_steps, train
 
 STEM = {"block": "conv_bn_act", "width": 7, "kernel": 3}
 HEAD = {"block": "classifier"}
@@ -532,10 +534,12 @@ def test_a_trial_gives_the_same_bits_twice_whatever_was_drawn_before(determinist
     assert_equal_outcomes(first, finished(of)[0])
 
 
-def test_training_leaves_the_global_stream_as_it_was() -> None:
-    before = torch.random.get_rng_state()
+def test_training_leaves_the_streams_of_the_process_as_they_were() -> None:
+    before = (torch.random.get_rng_state(), random.getstate(), np.random.get_state())
     finished(trial({"drop": {"block": "dropout", "rate": 0.3}}))
-    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert str(np.random.get_state()) == str(before[2])
 
 
 def test_another_seed_gives_other_weights() -> None:

@@ -32,7 +32,7 @@ from ablate.data.loading import cores_given
 from ablate.design import StudyPlan, Variant
 from ablate.measuring import NotMeasuredError, Side, at_once, sides
 from ablate.numerics import process_settings
-from ablate.placing import Measured, Placement, available_cpus, candidates, cores_for_trials, measured
+from ablate.placing import Measured, Placement, available_cpus, candidates, measured, nodes_for_trials
 from ablate.prepare import folder_of, loader
 from ablate.resolving import Resolved, resolved
 from ablate.train import Trial, trial_of
@@ -255,7 +255,7 @@ def _placements(subject: Subject, settled: Resolved, trials: int) -> tuple[Measu
     """The ways to fill the cores and the study's own, where it is another; none where they can't be timed."""
     trial, own = replace(subject.trial, numerics=settled.numerics), settled.placement
     devices, gpus = trial.numerics.devices, torch.cuda.device_count() if trial.numerics.device == "cuda" else 0
-    filling = candidates(cores_for_trials(), trials, devices, here=available_cpus(), gpus=gpus)
+    filling = candidates(nodes_for_trials(), trials, devices, cuda=gpus > 0)
     ways = list(dict.fromkeys([*filling, (own.threads, own.concurrent)]))
     try:
         return tuple(measured(trial, subject.data, ways, gpus)) if len(ways) > 1 else ()

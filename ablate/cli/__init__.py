@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ablate.cli import bench, catalogue, cost, diff, eject, export, search, studies
+from ablate.cli import bench, cache, catalogue, cost, diff, eject, export, search, store, studies, watching
 from ablate.errors import UserError
 
-COMMANDS = (studies, cost, bench, diff, search, export, eject, catalogue)
+COMMANDS = (studies, watching, cost, bench, diff, search, export, eject, catalogue, cache, store)
 """Each adds its subparsers, in the order in which ``ablate --help`` lists them."""
 
 

@@ -26,6 +26,8 @@ from ablate.cli.common import (
 from ablate.errors import Problem, UserError
 
 if TYPE_CHECKING:
+    from ablate.beforehand import RayBeforehand
+    from ablate.design import StudyPlan
     from ablate.store import Study
 
 
@@ -61,7 +63,16 @@ def add(commands: Commands) -> None:
     folder = "the study's folder (default: runs/NAME, with a profile runs/NAME-PROFILE)"
     sweep.add_argument("--out", type=Path, metavar="FOLDER", help=folder)
     sweep.add_argument("--executor", choices=("ray", "local"), default="ray", help="local: one trial after another")
+    sweep.add_argument(
+        "--address", metavar="HOST:PORT", help="train on the Ray cluster there; auto: the one this machine belongs to"
+    )
     sweep.add_argument("--concurrent", type=positive, help="trials at once (default: execution.max_concurrent)")
+    sweep.add_argument(
+        "--retry-failed", action="store_true", help="also repeat what crashed, diverged, did not fit or took too long"
+    )
+    sweep.add_argument(
+        "--no-cache", action="store_true", help="train every trial here, whatever other studies have trained already"
+    )
     sweep.add_argument("--quiet", action="store_true", help="no progress on stderr")
     sweep.set_defaults(command=_sweep)
 
@@ -159,19 +170,59 @@ def _plan_one(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from ablate.prepare import folder_of
+    from ablate.store import Study, is_study
+
+    if options.address is not None and options.executor == "local":
+        raise UserError(Problem("--address is of a Ray cluster, and --executor local uses none", hint="leave one out"))
+    plan = load_plan(options.spec, options)
+    folder = folder_of(plan, options.out)
+    if is_study(folder):
+        with Study(folder, {}, [], {}).hold():  # whether it is free is said before anything is certified
+            pass
+    if options.address is not None:
+        from ablate.cluster import session  # joined first: what the cluster has decides how trials are placed
+
+        with session(options.address):
+            return _swept(plan, folder, options)
+    if options.executor == "local" or _is_complete(folder):
+        return _swept(plan, folder, options)
+    from ablate.beforehand import RayBeforehand
+
+    with RayBeforehand() as beforehand:
+        return _swept(plan, folder, options, beforehand)
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether nothing seems to be left to train, so that Ray need not be started for it."""
+    from ablate.store import Study, is_study
+
+    if not is_study(folder):
+        return False
+    return all(state.status == "finished" for state in Study.open(folder).states().values())
+
+
+def _swept(plan: StudyPlan, folder: Path, options: argparse.Namespace, beforehand: RayBeforehand | None = None) -> int:
     from ablate import describe
+    from ablate.cache import default_cache
     from ablate.prepare import prepare
     from ablate.progress import chosen_display
     from ablate.sweeping import sweep
 
-    plan = load_plan(options.spec, options)
     if not options.quiet:
         print(f"{len(plan.variants)} variants, {len(plan.seeds)} seeds; settling and certifying", file=sys.stderr)
     at_once = 1 if options.executor == "local" else options.concurrent
-    prepared = prepare(plan, folder=options.out, concurrent=at_once)
+    prepared = prepare(plan, folder=folder, concurrent=at_once)
     if not options.quiet:
         print(describe.numerics(prepared), file=sys.stderr)
-    study = sweep(prepared, executor=options.executor, progress=chosen_display(options.quiet))
+    study = sweep(
+        prepared,
+        executor=options.executor,
+        progress=chosen_display(options.quiet),
+        retry_failed=options.retry_failed,
+        cache=None if options.no_cache else default_cache(),
+        beforehand=beforehand,
+    )
     return _reported(study, "terminal")
 
 
@@ -180,13 +231,14 @@ def _reported(study: Study, format: str) -> int:
 
     print_table(ablation_table(study), format)
     written = write_report(study)
-    results = [study.result(key) for key in {key for record in study.variants for key in record["trials"].values()}]
-    missing = sum(result is None for result in results)
-    failed = sum(result is not None and result["status"] != "finished" for result in results)
+    hashes = {key for record in study.variants for key in record["trials"].values()}
+    results = study.results(hashes)
+    missing = len(hashes) - len(results)
+    failed = sum(result["status"] != "finished" for result in results.values())
     for key, why in study.damaged.items():
         print(f"damaged: {key}: {why}", file=sys.stderr)
     if missing or failed:
-        print(f"{missing} trials missing, {failed} failed", file=sys.stderr)
+        print(f"{missing} trials missing, {failed} failed: ablate status {study.folder}", file=sys.stderr)
     print(f"wrote {', '.join(str(path) for path in written)}", file=sys.stderr)
     print(f"next: ablate report {study.folder}", file=sys.stderr)
     return 1 if missing or failed else 0

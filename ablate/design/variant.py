@@ -14,6 +14,7 @@ from typing import Any
 
 from ablate import yamlfile
 from ablate.block import Shape
+from ablate.code import outside_digest
 from ablate.collect import Orphan
 from ablate.data.dataset import DataSpec
 from ablate.design.levels import Level
@@ -82,6 +83,17 @@ class Variant:
         """
         return self.identity, self.data.root, self.network.weights.source.key if self.network.weights else ""
 
+    @cached_property
+    def outside(self) -> dict[str, str]:
+        """Its blocks, data set and augmentations that are not of this package → the digests of their sources."""
+        graph, data = self.network.graph, self.data
+        acting = {row["block"] for row in graph.canonical if "block" in row}
+        kinds: dict[str, type] = {f"data {data.name}": data.data_set}
+        kinds |= {f"block {node.block.name}": node.block for node in graph.nodes if node.block.name in acting}
+        kinds |= {f"augment {augmentation.name}": type(augmentation) for augmentation in data.augment}
+        digests = {name: outside_digest(kind) for name, kind in kinds.items()}
+        return {name: digest for name, digest in digests.items() if digest is not None}
+
     def inactive_factors(self) -> frozenset[str]:
         """The factors whose level changes nothing here because what it changes is not in this variant."""
         acting = {assignment.layer for assignment in self.assigned}
@@ -97,9 +109,15 @@ def digest(parts: Any) -> str:
 def trial_hash(variant: Variant, seed: int, content_hash: str, numerics: Mapping[str, Any]) -> str:
     """What a trial is: its variant's identity, the names that seed it, the data's content, the seed, the numerics.
 
-    128 bits of SHA-256. Equal hashes mean equal results on one kind of machine: bit for bit where the numerics promise
-    that (fp32, eager), else within rounding.
+    And the source of what comes from outside this package: in a spec it has nothing but its name. 128 bits of SHA-256.
+    Equal hashes mean equal results on one kind of machine: bit for bit where the numerics promise that (fp32, eager),
+    else within rounding.
     """
     parts = [variant.identity, variant.network.graph.seeding_names, content_hash, seed, dict(numerics)]
-    weights = variant.network.weights
-    return digest([*parts, weights.loading(seed).digest] if weights else parts)
+    weights, outside = variant.network.weights, variant.outside
+    # each only where there is one, so that trials without keep their hashes
+    if weights:
+        parts.append(weights.loading(seed).digest)
+    if outside:
+        parts.append({"code": outside})
+    return digest(parts)

@@ -14,7 +14,7 @@ import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable
 
-from ablate.report.tables import Cell, Column, Table
+from ablate.report.values import Cell, Column, Table
 
 FORMATS = ("terminal", "markdown", "csv", "latex")
 Escape = Callable[[str], str]
@@ -30,6 +30,8 @@ def render(table: Table, format: str) -> str:
 
 def clean(text: str) -> str:
     """One line. Breaks become spaces; control characters, those that reorder text and lone surrogates, U+FFFD."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(map(_clean_character, text))
 
 
@@ -77,6 +79,8 @@ def _pad(text: str, width: int, column: Column) -> str:
 
 def _width(text: str) -> int:
     """Cells of the terminal: wide East Asian characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 

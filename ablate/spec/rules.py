@@ -56,6 +56,7 @@ OPTIONAL_SECTIONS = frozenset(
         ("data", "size"),
         ("train", "early_stopping"),
         ("train", "clip_norm"),
+        ("train", "micro_batch"),
         ("train", "ema"),
         ("train", "schedule"),
         ("train", "loss"),

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 
 from ablate import stats
 from ablate.errors import UserError
+from ablate.outcomes import FAILED
 from ablate.report import ablation_table, write_report
 from ablate.report.tables import Column, Table, format_value
 from ablate.store import EXPOSURES, PREDICTIONS, Study
 
 Outcome = float | str | None
-"""A trial's val.accuracy (its test.accuracy is one less); ``diverged`` or ``crashed``; None: it never ran."""
+"""A trial's val.accuracy (its test.accuracy is one less); how it failed; None: it began and has no result."""
 Make = Callable[..., Study]
 
+ERRORS = {"crashed": "RuntimeError", "timed_out": "timed_out", "lost": "lost", "out_of_memory": "MemoryError"}
 SPEC: dict[str, Any] = {
     "name": "placement",
     "data": {"name": "mnist5k", "val": 0.2},
@@ -47,7 +49,7 @@ def variant(name: str, hashes: list[str], **more: Any) -> dict[str, Any]:
 def result(outcome: float | str) -> dict[str, Any]:
     common = {"epochs": 5, "selected_epoch": 5, "seconds": 7.0, "images_per_second": 1009.0, "test_readings": 1}
     if isinstance(outcome, str):
-        error = {"type": "RuntimeError", "message": "boom", "traceback": ""} if outcome == "crashed" else None
+        error = {"type": ERRORS[outcome], "message": "boom", "traceback": ""} if outcome in ERRORS else None
         return {**common, "status": outcome, "metrics": {"val.accuracy": 9.75}, "error": error, "test_readings": 0}
     metrics = {"val.accuracy": outcome, "test.accuracy": outcome - 1, "val.loss": 0.125}
     return {**common, "status": "finished", "metrics": metrics, "error": None}
@@ -116,7 +118,7 @@ def test_one_seed_has_no_interval_and_says_so(make: Make) -> None:
     assert all(cell.interval is None for row in table.rows for cell in row)
 
 
-@given(st.lists(st.sampled_from([96.0, 97.0, 98.5, "diverged", "crashed", None]), min_size=1, max_size=5), st.data())
+@given(st.lists(st.sampled_from([96.0, 97.0, 98.5, *FAILED, None]), min_size=1, max_size=5), st.data())
 def test_whatever_became_of_the_trials_all_are_counted_and_only_finished_ones_averaged(
     tmp_path_factory: pytest.TempPathFactory, outcomes: list[Outcome], data: st.DataObject
 ) -> None:
@@ -125,8 +127,8 @@ def test_whatever_became_of_the_trials_all_are_counted_and_only_finished_ones_av
     finished = {seed: o for seed, o in enumerate(outcomes) if isinstance(o, float)}
     counted = texts(table, "trials")[1]
     assert counted.startswith(f"{len(finished)} of {len(outcomes)}")
-    for fate, count in (("diverged", outcomes.count("diverged")), ("missing", outcomes.count(None))):
-        assert (f"{count} {fate}" in counted) == (count > 0)
+    for fate, count in [*((fate, outcomes.count(fate)) for fate in FAILED), ("interrupted", outcomes.count(None))]:
+        assert (f"; {count} {fate}" in counted) == (count > 0)
     cell = table.column("val.accuracy")[1]
     if finished:
         assert cell.n == len(finished)
@@ -149,10 +151,29 @@ def test_a_failed_trial_is_counted_and_its_error_noted(make: Make) -> None:
     assert texts(table, "val.accuracy")[1] == "97.50 (1 seed)"
 
 
+def test_every_outcome_is_named_and_counted(make: Make) -> None:
+    study = make({"none": [97.0, "lost", "timed_out"], "every_block": ["timed_out", "out_of_memory", None]})
+    study.variants.append(variant("later", ["f" * 32]))  # never begun
+    table = ablation_table(study)
+    assert texts(table, "trials") == [
+        "1 of 3; 1 lost; 1 timed_out",
+        "0 of 3; 1 timed_out; 1 out_of_memory; 1 interrupted",
+        "0 of 1; 1 waiting",
+    ]
+    assert table.column("trials")[0].note == "seed 1: lost: boom; seed 2: timed_out: boom"
+    assert table.footnotes[:2] == (
+        "Not complete: 2 trials of 7 without a result: 1 interrupted, 1 waiting.",
+        "In no mean, since they did not finish: 1 out_of_memory, 2 timed_out, 1 lost.",
+    )
+    assert texts(table, "val.accuracy") == ["97.00 (1 seed)", "none finished", ""]
+    with study.hold():
+        assert texts(ablation_table(study), "trials")[1].endswith("1 running")
+
+
 def test_a_variant_none_of_whose_trials_finished_has_no_number(make: Make) -> None:
     table = ablation_table(make({"none": [97.0], "every_block": ["diverged"], "later": [None]}))
     assert texts(table, "val.accuracy")[1:] == ["none finished", ""]
-    assert texts(table, "trials")[1:] == ["0 of 1; 1 diverged", "0 of 1; 1 missing"]
+    assert texts(table, "trials")[1:] == ["0 of 1; 1 diverged", "0 of 1; 1 interrupted"]
 
 
 def test_a_pair_missing_at_a_seed_is_left_out_and_n_is_shown(make: Make) -> None:
@@ -186,7 +207,7 @@ def test_test_columns_are_hidden_until_every_trial_has_a_result(make: Make) -> N
     table = ablation_table(study)
     assert not [name for name in headers(table) if name.startswith(("test.", "P", "verdict"))]
     assert texts(table, "variant") == ["none", "every_block"]
-    assert "Not complete: 1 trial of 4 without a result." in table.footnotes
+    assert "Not complete: 1 trial of 4 without a result: 1 interrupted." in table.footnotes
     assert "Hidden until every trial has a result: test.accuracy." in table.footnotes
     study.finish(study.variants[1]["trials"]["1"], result("diverged"))
     assert "test.accuracy" in [column.name for column in ablation_table(study).columns]

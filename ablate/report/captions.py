@@ -1,0 +1,142 @@
+"""What stands beneath the ablation table: what its numbers stand on, and what they are not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ablate.outcomes import FAILED, RESULTS, STATES
+from ablate.report.arms import Arm
+from ablate.report.papers import COST_VERDICTS, Published
+from ablate.report.values import COSTS, is_rate
+from ablate.store import EXPOSURES, Study
+
+
+def caption(study: Study, arms: list[Arm], shown: list[str]) -> str:
+    said = [_profile_text(study), _data_text(study, arms), _budget_text(study), _training_text(study, arms)]
+    said.append(_numerics_text(study, arms))
+    if any(name not in COSTS for name in shown):
+        said.append(
+            "± is half the 95% t-interval over seeds (n: how many, where not all); the sampling of images is not in it"
+        )
+    if any(is_rate(name) for name in shown) and any(arm.record.get("baseline") is not None for arm in arms):
+        said.append(
+            "Δ is variant minus baseline, paired by seed, with its 95% t-interval, not corrected for their number"
+        )
+    return " ".join(f"{sentence.rstrip('.')}." for sentence in said if sentence)
+
+
+def _profile_text(study: Study) -> str:
+    return f"Profile {study.spec['profile']}" if study.spec.get("profile") else ""
+
+
+def _data_text(study: Study, arms: list[Arm]) -> str:
+    """What each variant's record says of its data: once, where all say the same."""
+    said: dict[str, list[str]] = {}
+    for arm in arms:
+        if arm.record.get("data"):
+            said.setdefault(str(arm.record["data"]), []).append(arm.name)
+    if not said:
+        return str((study.spec.get("data") or {}).get("name") or "")
+    return "; ".join(text if len(said) == 1 else f"{text} ({', '.join(names)})" for text, names in said.items())
+
+
+def _budget_text(study: Study) -> str:
+    limit = (study.spec.get("data") or {}).get("limit") or {}
+    parts = [f"{size:,} {split}" for split, size in limit.items() if size is not None]
+    return f"Reduced budget: limit of {', '.join(parts)} images" if parts else ""
+
+
+def _numerics_text(study: Study, arms: list[Arm]) -> str:
+    """In which precision was trained, on what, and what else of the numerics could move a number."""
+    numerics = study.spec.get("numerics") or {}
+    said: dict[str, list[str]] = {}
+    for arm in arms:
+        if arm.record.get("precision"):
+            said.setdefault(arm.record["precision"], []).append(arm.name)
+    if not said or "compile" not in numerics:
+        return ""
+    precisions = [text if len(said) == 1 else f"{text} ({', '.join(names)})" for text, names in said.items()]
+    return ", ".join(
+        [
+            f"Trained in {', '.join(precisions)} on {numerics['device']}",
+            *(["compiled"] if numerics["compile"] else []),
+            *(["deterministic"] if numerics["deterministic"] else []),
+            *([f"each batch shared by {numerics['devices']} devices"] if numerics["devices"] > 1 else []),
+        ]
+    )
+
+
+def _training_text(study: Study, arms: list[Arm]) -> str:
+    train = study.spec.get("train") or {}
+    trained = [
+        result["epochs"] for arm in arms for result in arm.finished().values() if result.get("epochs") is not None
+    ]
+    planned = [arm.record.get("epochs", train.get("epochs")) for arm in arms]
+    planned = [epochs for epochs in planned if epochs is not None]
+    parts = [counted(_range(planned), "epoch")] if planned else []
+    if trained and {*trained} != {*planned}:
+        parts.append(f"finished trials took {_range(trained)}")
+    parts.append(counted(_range([len(arm.results) for arm in arms]), "seed"))
+    select = train.get("select", "last")
+    chosen = {
+        "last": "weights of the last epoch",
+        "best": "weights of the best epoch on val",
+        "ema": "averaged weights (ema)",
+    }
+    return "; ".join([*parts, chosen.get(str(select), f"weights: {select}")])
+
+
+def footnotes(study: Study, arms: list[Arm], hidden: list[str], missing: int, papers: list[Published]) -> Iterable[str]:
+    fates = Counter(fate for arm in arms for fate in arm.fates.values())
+    if missing:
+        of = f"{counted(missing, 'trial')} of {fates.total()} without a result"
+        yield f"Not complete: {of}: {_by_kind(fates, [state for state in STATES if state not in RESULTS])}."
+    if failed := _by_kind(fates, FAILED):
+        yield f"In no mean, since they did not finish: {failed}."
+    if hidden:
+        yield f"Hidden until every trial has a result: {', '.join(hidden)}."
+    yield from _protocol(arms)
+    yield _readings(study, arms)
+    if any(paper.metric not in COSTS for paper in papers):
+        yield (
+            "Verdict: reproduced if the published value lies in the 95% prediction interval for one more run (three "
+            "seeds or more), differs if outside, inconclusive where the seeds are too few or do not vary."
+        )
+    if any(paper.metric in COSTS for paper in papers):
+        yield COST_VERDICTS
+
+
+def _by_kind(fates: Counter[str], kinds: Sequence[str]) -> str:
+    return ", ".join(f"{fates[kind]} {kind}" for kind in kinds if fates[kind])
+
+
+def _protocol(arms: list[Arm]) -> Iterable[str]:
+    """What the certificates say of the protocol; a sentence that is not about all variants names those it is about."""
+    said: dict[str, list[str]] = {}
+    for arm in arms:
+        for sentence in (arm.record.get("certificate") or {}).get("protocol") or []:
+            said.setdefault(str(sentence), []).append(arm.name)
+    for sentence, names in said.items():
+        yield sentence if len(names) == len(arms) else f"{sentence.rstrip('.')} ({', '.join(names)})."
+
+
+def _readings(study: Study, arms: list[Arm]) -> str:
+    results = {arm.record["trials"][seed]: result for arm in arms for seed, result in arm.results.items()}
+    within = sum(int(result.get("test_readings") or 0) for result in results.values() if result is not None)
+    exposures = len(study.exposures())
+    least = "at least " if EXPOSURES in study.damaged else ""
+    recorded = f"{least}{counted(exposures, 'reading')} on record"
+    return f"Test split: read {counted(within, 'time')} by these trials; {recorded}."
+
+
+def _range(numbers: Sequence[int]) -> str:
+    if not numbers:
+        return "0"
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def counted(count: Any, noun: str) -> str:
+    return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"

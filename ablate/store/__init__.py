@@ -1,0 +1,63 @@
+"""The store: a study's folder, and the only package that knows its paths.
+
+    runs/placement/
+      spec.yaml          the resolved spec             environment.json   packages, git commit, devices
+      certificates.json  the variants' records         trials.sqlite      an index, rebuilt from the folders at will
+      trials/<hash>/     trial.json, metrics.jsonl, predictions.npz, checkpoint.pt; result.json last
+                         state.pt, from which a trial that was cut off goes on
+      exposures.jsonl    every reading of the test split
+      events.jsonl       what the sweeps told while they ran
+      report/            table.md, table.tex, table.csv
+
+The folder is the truth. A file is replaced whole or not at all; a result carries the checksums of its trial's files,
+so that damage is found and never read as a result. JSON is Python's dialect: a diverged loss is ``NaN``, as it was.
+"""
+
+from ablate.store.growing import MAY_CHANGE, begun_with
+from ablate.store.layout import (
+    CERTIFICATES,
+    CHECKPOINT,
+    ENVIRONMENT,
+    EVENTS,
+    EXPOSURES,
+    FORMAT,
+    INDEX,
+    LOCK,
+    METRICS,
+    PREDICTIONS,
+    REPORT,
+    RESULT,
+    SPEC,
+    STATE,
+    TRIAL,
+    TRIALS,
+    is_study,
+    study_folder,
+)
+from ablate.store.states import TrialState
+from ablate.store.study import Study
+
+__all__ = [
+    "CERTIFICATES",
+    "CHECKPOINT",
+    "ENVIRONMENT",
+    "EVENTS",
+    "EXPOSURES",
+    "FORMAT",
+    "INDEX",
+    "LOCK",
+    "MAY_CHANGE",
+    "METRICS",
+    "PREDICTIONS",
+    "REPORT",
+    "RESULT",
+    "SPEC",
+    "STATE",
+    "TRIAL",
+    "TRIALS",
+    "Study",
+    "TrialState",
+    "begun_with",
+    "is_study",
+    "study_folder",
+]

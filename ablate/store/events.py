@@ -1,0 +1,25 @@
+"""The log of a study's sweeps: a line each time that something happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ablate.store.records import parse_lines
+
+
+def read_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """The complete lines from that byte on, and the byte at which to go on. What is no event is left out.
+
+    A log that is shorter than that is another one, and read from its beginning.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, 2) < offset:
+                offset = 0
+            file.seek(offset)
+            content = file.read()
+    except FileNotFoundError:
+        return [], 0
+    content = content[: content.rfind(b"\n") + 1]
+    return parse_lines(content)[0], offset + len(content)

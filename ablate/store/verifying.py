@@ -1,0 +1,63 @@
+"""Everything in a study's folder read and compared with its checksums, whatever the index says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ablate.store import index
+from ablate.store.index import Damaged, Unusable
+from ablate.store.layout import EXPOSURES, INDEX, METRICS, RESULT, STATE, TRIAL, TRIALS, trials_in
+from ablate.store.records import read_lines
+from ablate.store.stamps import stamp
+from ablate.store.states import of_result
+from ablate.store.survey import Survey, survey
+from ablate.store.trial import TrialFolder
+
+
+def verified(study: Path) -> dict[str, str]:
+    """What is damaged: a trial's hash where its result does not count, else a file's path in the study → why."""
+    hashes = trials_in(study)
+    found = survey(study, hashes, {})
+    damaged = dict(found.damaged)
+    for hash in hashes:
+        trial = TrialFolder(study / TRIALS / hash, hash)
+        ended = hash in found.results or hash in found.damaged
+        damaged |= {f"{TRIALS}/{hash}/{name}": why for name, why in _of_trial(trial, ended)}
+    _, bad = read_lines(study / EXPOSURES)
+    if bad:
+        damaged[EXPOSURES] = f"not JSON: line {', '.join(map(str, bad))}"
+    if why := _of_index(study, found):
+        damaged[INDEX] = why
+    return damaged
+
+
+def _of_trial(trial: TrialFolder, ended: bool) -> Iterator[tuple[str, str]]:
+    """What no result vouches for."""
+    try:
+        trial.state()
+    except (OSError, ValueError) as error:
+        yield STATE, str(error)
+    if ended:
+        return
+    try:
+        trial.begun()
+    except (OSError, ValueError) as error:
+        yield TRIAL, str(error)
+    if why := trial.rows()[1]:
+        yield METRICS, why
+
+
+def _of_index(study: Path, found: Survey) -> str:
+    try:
+        rows = index.check(study)
+    except Unusable:
+        return ""
+    except Damaged as error:
+        return str(error)
+    for hash, result in found.results.items():
+        row = rows.get(hash)
+        current = row and row.stamps.get(RESULT) == stamp(str(study / TRIALS / hash / RESULT))
+        if row and current and row.state != of_result(hash, result):
+            return f"it says of {hash} what its result does not"
+    return ""
