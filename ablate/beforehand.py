@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 
 class RayBeforehand:
-    """A Ray session of our own on this machine, from its ``with`` on in the making; ``ready`` waits for it."""
+    """A Ray session of our own on this machine, from its ``with`` on in the making; ``ready`` waits for it.
+
+    The thread lasts as long as the session: Ray's processes ask the kernel to be ended with the thread that starts them.
+    """
 
     def __init__(self) -> None:
-        self._thread = threading.Thread(target=self._begin, daemon=True)
-        self._folder: Path | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._started, self._ended = threading.Event(), threading.Event()
         self._error: Exception | None = None
 
     def __enter__(self) -> RayBeforehand:
@@ -19,24 +21,23 @@ class RayBeforehand:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._ended.set()
         self._thread.join()
-        if self._folder is not None:
-            from ablate.cluster import end_here
-
-            end_here(self._folder)
 
     def ready(self) -> None:
         """Wait until it is there; whatever kept it from starting is raised here."""
-        self._thread.join()
+        self._started.wait()
         if self._error is not None:
             raise self._error
 
-    def _begin(self) -> None:
+    def _run(self) -> None:
         try:
-            from ablate.cluster import begin_here
-            from ablate.raytune import warm
+            from ablate.cluster import session
 
-            self._folder = begin_here()
-            warm()
+            with session():
+                self._started.set()
+                self._ended.wait()
         except Exception as error:
             self._error = error
+        finally:
+            self._started.set()

@@ -21,6 +21,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "PL_DISABLE_FORK": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -30,11 +31,14 @@ QUIET = {
     # Ray otherwise clears CUDA_VISIBLE_DEVICES of workers that asked for no GPU, and warns that it will stop doing so.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+EAGER = {"RAY_preload_python_modules": "ablate.raytune"}
+"""Of a session of our own: its workers start with it, and import what trials need while variants are certified."""
 os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})  # read when ray is imported
 
 import ray  # noqa: E402
 import torch  # noqa: E402
 from ray.exceptions import RayActorError  # noqa: E402
+from ray.tune.execution import class_cache  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from ablate import placing  # noqa: E402
@@ -162,37 +166,30 @@ def session(address: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def _here() -> Iterator[None]:
-    folder = begin_here()
-    try:
-        yield
-    finally:
-        end_here(folder)
-
-
-def begin_here() -> Path:
-    """Start a session of our own on this machine; the folder of its files, for ``end_here``."""
     _quieten()
     # Sockets have names of 107 bytes at most: the folder's name must be short.
-    folder = Path(tempfile.mkdtemp(prefix="abl", dir=_short_temporary_folder()))
-    cores = available_cpus()
-    with _environment(worker_environment(Numerics()) | QUIET):
-        ray.init(
-            num_cpus=cores,
-            include_dashboard=False,
-            _temp_dir=str(folder),
-            object_store_memory=_shared_memory(),
-            _memory=int(nodes_for_trials()[0]["Resources"]["memory"]) or None,
-            **_SILENT,
-        )
+    folder = tempfile.mkdtemp(prefix="abl", dir=_short_temporary_folder())
+    memory = int(nodes_for_trials()[0]["Resources"]["memory"]) or None
     placing.own_session = True
-    return folder
-
-
-def end_here(folder: Path) -> None:
-    """End the session and remove its files."""
-    placing.own_session = False
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with _environment(worker_environment(Numerics()) | QUIET | EAGER):
+            ray.init(
+                num_cpus=available_cpus(),
+                include_dashboard=False,
+                _temp_dir=folder,
+                object_store_memory=_shared_memory(),
+                _memory=memory,
+                **_SILENT,
+            )
+        # Tune gives its workers an environment of their own; those that are there have it, and would not be used.
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+        try:
+            yield
+        finally:
+            ray.shutdown()
+    finally:
+        placing.own_session = False
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}

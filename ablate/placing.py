@@ -96,8 +96,8 @@ def available_cpus() -> int:
 
 def joined() -> bool:
     """Whether this process has joined a Ray cluster. Ray is not imported to find out."""
-    ray = sys.modules.get("ray")
-    return ray is not None and not own_session and bool(ray.is_initialized())
+    is_there = getattr(sys.modules.get("ray"), "is_initialized", None)  # a thread may be importing it
+    return is_there is not None and not own_session and bool(is_there())
 
 
 def nodes_for_trials() -> NodeList:

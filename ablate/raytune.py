@@ -34,7 +34,7 @@ from ablate.driving import Attempt, Driver
 from ablate.errors import UserError
 from ablate.execute import ended_by_sigterm, run_trial
 from ablate.numerics import set_process
-from ablate.placing import Placement, available_cpus
+from ablate.placing import Placement
 from ablate.prepare import Prepared
 from ablate.store import Study
 from ablate.train import Row, Trial, crashed, epochs
@@ -291,17 +291,6 @@ def run(driver: Driver, given: Given, placement: Placement, nodes: Nodes) -> Non
         shutil.rmtree(storage, ignore_errors=True)
     if not driver.over:
         driver.stop("interrupted")  # Tune catches it, stops its trials and returns as if all were done
-
-
-def warm() -> None:
-    """Have the workers that Ray has started on this machine import what every trial needs, while others do else."""
-    for _ in range(available_cpus()):
-        ray.remote(_is_imported).options(num_cpus=1).remote()
-
-
-def _is_imported() -> bool:
-    """Unpickled by a worker, this is the whole of this module."""
-    return True
 
 
 def _resources(placement: Placement, nodes: Nodes, alone: bool) -> tune.PlacementGroupFactory:
