@@ -6,7 +6,9 @@ the trial, which is then repeated; all of them end with the worker that started 
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,6 +17,8 @@ from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ablate.checkpoints import Checkpoints
+from ablate.errors import Problem
+from ablate.nodes import unfit
 from ablate.parallel import meeting_place
 from ablate.placing import Placement
 from ablate.processes import SILENCE, Member, Message, together
@@ -28,9 +32,18 @@ def bundles(placement: Placement) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{}, *[each] * placement.devices])
 
 
-def epochs_by_actors(
-    trial: Trial, data: Any, cores: int, checkpoints: Checkpoints | None = None
-) -> Generator[Row, None, Outcome]:
+class MemberThere(Member):
+    """One rank of a trial, on a node that may not be fit for it."""
+
+    def __init__(self, folder: Path, code: str, rank: int, trial: Trial, *given: Any, **more: Any) -> None:
+        self._unfit = unfit(trial.numerics, folder, code)
+        super().__init__(rank, trial, *given, **more)
+
+    def next(self) -> Message:
+        return [Problem(f"{platform.node()} can't run this study: {self._unfit}")] if self._unfit else super().next()
+
+
+def epochs_by_actors(trial: Trial, data: Any, cores: int, checkpoints: Checkpoints) -> Generator[Row, None, Outcome]:
     """As ``train.epochs``, by an actor for each bundle of this worker's placement group.
 
     ``data``: a reference; ``cores``: what the trial may use, by all of its actors.
@@ -38,13 +51,14 @@ def epochs_by_actors(
     numerics, group = trial.numerics, get_current_placement_group()
     assert group is not None, "the trial asked for bundles"
     store, address = meeting_place(get_node_ip_address())  # type: ignore[no-untyped-call]
-    kind: Any = ray.remote(num_cpus=numerics.threads, num_gpus=1 if numerics.device == "cuda" else 0)(Member)
+    kind: Any = ray.remote(num_cpus=numerics.threads, num_gpus=1 if numerics.device == "cuda" else 0)(MemberThere)
     members: list[Any] = []
     try:
         for rank in range(numerics.devices):
             place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
             member = kind.options(scheduling_strategy=place)
-            members.append(member.remote(rank, trial, data, address, cores, checkpoints=checkpoints))
+            about = (checkpoints.folder, checkpoints.code, rank, trial, data, address, cores)
+            members.append(member.remote(*about, checkpoints=checkpoints))
         return (yield from together(_messages(members)))
     finally:
         for member in members:

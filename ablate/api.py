@@ -113,7 +113,7 @@ def sweep(
     at_once = 1 if executor == "local" else concurrent
     where = Path(folder) if folder else None
     if address is not None:
-        from ablate.cluster import session  # seconds of import that a sweep in this process does not need
+        from ablate.raysession import session  # seconds of import that a sweep in this process does not need
     with session(address) if address is not None else nullcontext():
         prepared = prepare(study_plan(spec), folder=where, concurrent=at_once)
         done = _sweep(prepared, executor=executor, retry_failed=retry_failed, cache=default_cache() if cache else None)

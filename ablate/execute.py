@@ -48,7 +48,7 @@ def run_trial(study: Study, trial: Trial, attempt: int, training: Training) -> G
                 try:
                     row = next(running)
                 except StopIteration as end:
-                    return _stored(study, trial, end.value)
+                    return _stored(study, trial, end.value) | {"code": code}
                 if row["epoch"] == 1:  # what an earlier attempt without a checkpoint had measured
                     study.rewrite_metrics(trial.hash, [])
                 study.append_metrics(trial.hash, row)

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster hold, or the one machine that there is; and what their GPUs are."""
+"""What the nodes of a cluster hold, or the one machine that there is; what their GPUs are; and which can't be used."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from ablate.code import code_digest
 from ablate.compiling import why_not
 from ablate.errors import UserError
-from ablate.numerics import fastest_precision
+from ablate.numerics import Numerics, fastest_precision
+from ablate.store import is_study
 
 NodeList = Sequence[Mapping[str, Any]]
 """As ``ray.nodes()`` gives them: ``Alive``, and ``Resources`` with CPU, GPU and memory (bytes) where there are some."""
@@ -98,3 +100,20 @@ def gpu_of_the_cluster() -> Gpu | None:
         ray.cancel(answer)
         raise UserError(f"no GPU of the cluster could be asked what it is: {type(error).__name__}: {error}") from None
     return found
+
+
+def unfit(numerics: Numerics, folder: Path, code: str) -> str | None:
+    """Why this process can't run the study's trials as another would; None where it can."""
+    if torch.__version__ != numerics.torch:
+        return f"it has torch {torch.__version__}, and the study runs with {numerics.torch}"
+    if code_digest() != code:
+        return "it has another version of ablate"
+    if numerics.device == "cuda":
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
+        if name != numerics.device_name:
+            return f"it has {name}, and the study runs on {numerics.device_name}"
+    elif numerics.precision == "bf16" and fastest_precision("cpu") != "bf16":
+        return "its processor has no bf16, in which the study runs"
+    if not is_study(folder):
+        return f"it does not see the study's folder, {folder}: it must be shared"
+    return None

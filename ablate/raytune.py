@@ -9,30 +9,34 @@ from __future__ import annotations
 
 import gc
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablate.cluster import Nodes, died_because, session, unfit  # before ray, which it quietens
+from ablate.raysession import session, signals_kept, temporary_folder  # before ray, which it quietens
 
 # isort: split
 import ray
 import torch
 from ray import cloudpickle, tune
-from ray.exceptions import RayActorError, RayTaskError
+from ray.air.execution._internal import actor_manager
+from ray.exceptions import RayTaskError
+from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.experiment import trial as tune_trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from ablate.actors import bundles, epochs_by_actors
+from ablate.cluster import DEATHS, Nodes, died_because, not_begun_because
 from ablate.code import code_digest
 from ablate.data.loading import give_cores
 from ablate.driving import Attempt, Driver
 from ablate.errors import UserError
 from ablate.execute import ended_by_sigterm, run_trial
+from ablate.nodes import unfit
 from ablate.numerics import set_process
 from ablate.placing import Placement
 from ablate.prepare import Prepared
@@ -47,6 +51,8 @@ class Proposals(Searcher):
     def __init__(self, driver: Driver, room: Callable[[], int]) -> None:
         super().__init__()
         self.driver, self.room = driver, room
+        self.given: dict[str, str] = {}
+        """By hash: the trial of Tune's that its attempt was given to."""
 
     def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
         return Searcher, ()  # as of ``Recorder``
@@ -55,7 +61,10 @@ class Proposals(Searcher):
         if self.driver.over:
             return Searcher.FINISHED
         attempt = self.driver.next() if len(self.driver.running) < self.room() else None
-        return attempt and {"hash": attempt.trial.hash, "attempt": attempt.number, "alone": attempt.alone}
+        if attempt is None:
+            return None
+        self.given[attempt.trial.hash] = trial_id
+        return {"hash": attempt.trial.hash, "attempt": attempt.number, "alone": attempt.alone}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None: ...
 
@@ -90,6 +99,11 @@ class Stopped(tune.Stopper):
         return self.driver.over and self.driver.stopping is not None
 
 
+for _module in (actor_manager, tune_controller, tune_trial):
+    # Tune knows one kind of a worker's death; of the others (want of memory is one) it would die itself.
+    setattr(_module, "RayActorError", DEATHS)  # noqa: B010
+
+
 class SpentError(Exception):
     """Ends a worker's process after a trial that may have left it in a bad state."""
 
@@ -101,27 +115,29 @@ class Given:
     trials: Mapping[str, Trial]
     data_of: Mapping[str, Any]
     """Trial → a reference to its images: each node has them once, in shared memory."""
-    folder: Path
-    code: str
 
 
 class Worker(tune.Trainable):
     """Runs one attempt after another in one process; each step is an epoch."""
 
     def setup(self, config: dict[str, Any], given: Any = None) -> None:
-        numerics, cores, shared = given
+        numerics, cores, folder, code, shared = given
         set_process(numerics)  # before the trials are unpickled: nothing has started threads yet
         keep_memory()  # of a Ray that we did not start: its environment is not ours
         self._cores = cores
         give_cores(cores)
         self._use = Use(numerics.device)
-        self._given: Given = ray.get(shared)
+        self._folder = folder
         self._free_since: float | None = None
-        self._unfit = unfit(numerics, self._given.folder, self._given.code)
-        self._begin(config)
+        self._spent = False
+        self._unfit = unfit(numerics, folder, code)
+        if not self._unfit:
+            self._given: Given = ray.get(shared)
+            self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config)
+        if not self._unfit:
+            self._begin(new_config)
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
@@ -139,14 +155,14 @@ class Worker(tune.Trainable):
             return epochs(trial, ray.get(images), checkpoints=checkpoints)
 
         self._running: Generator[Any, None, dict[str, Any]] = run_trial(
-            Study(self._given.folder, {}, [], {}), trial, config["attempt"], training
+            Study(self._folder, {}, [], {}), trial, config["attempt"], training
         )
 
     def step(self) -> dict[str, Any]:
         if self._spent:
             raise SpentError
         if self._unfit:
-            self._spent = True
+            self._spent = True  # not to be used for another
             return {"unfit": self._unfit, "node": ray.get_runtime_context().get_node_id()}
         try:
             row = next(self._running)
@@ -170,7 +186,8 @@ class Worker(tune.Trainable):
         return {key: round(seconds, 4) for key, seconds in idled.items()}
 
     def cleanup(self) -> None:
-        self._running.close()
+        if not self._unfit:
+            self._running.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
 
@@ -180,10 +197,11 @@ class Worker(tune.Trainable):
 class Recorder(tune.Callback):
     """Tells the driver what became of its attempts, and ends those that take too long."""
 
-    def __init__(self, driver: Driver, nodes: Nodes) -> None:
-        self.driver, self.nodes = driver, nodes
+    def __init__(self, driver: Driver, nodes: Nodes, proposals: Proposals) -> None:
+        self.driver, self.nodes, self.proposals = driver, nodes, proposals
         self._actors: dict[str, Any] = {}
         """By hash, of what runs."""
+        self._overdue: set[Attempt] = set()
         self._places: dict[str, dict[str, Any]] = {}
         """By actor: node and process, once it has told."""
 
@@ -194,8 +212,8 @@ class Recorder(tune.Callback):
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         for attempt in self.driver.overdue():
             actor = self._actors.pop(attempt.trial.hash, None)
-            self.driver.timed_out(attempt)
-            if actor is not None:
+            if actor is not None:  # it is recorded when its worker is gone, and writes no more
+                self._overdue.add(attempt)
                 ray.kill(actor)
         self.nodes.look(self.driver)
 
@@ -233,25 +251,31 @@ class Recorder(tune.Callback):
         self._actors.pop(attempt.trial.hash, None)
         error = _error_of(trial)
         cause = error.cause if isinstance(error, RayTaskError) else error
-        if isinstance(error, RayTaskError) and not isinstance(cause, RayActorError):
+        not_begun = not_begun_because(cause)
+        if attempt in self._overdue:
+            self.driver.timed_out(attempt)
+        elif not_begun is not None:
+            self.driver.put_back(attempt)
+            self.nodes.exclude_at(*not_begun, self.driver)
+        elif not isinstance(cause, DEATHS):
             self.driver.ended(attempt, crashed(error).result)  # not the trial's block, which is caught in training: us
         else:
-            memory, why = died_because(cause)
-            if memory:
+            of_memory, why = died_because(cause)
+            if of_memory:
                 self.driver.ended(attempt, crashed(MemoryError(why)).result)
             else:
                 self.driver.lost(attempt, why)
 
     def _attempt(self, trial: TuneTrial) -> Attempt | None:
         """What the driver waits for, and not an attempt whose end it knows."""
-        attempt = self.driver.running.get(trial.config["hash"])
-        return attempt if attempt is not None and attempt.number == trial.config["attempt"] else None
+        hash = trial.config["hash"]
+        return self.driver.running.get(hash) if self.proposals.given.get(hash) == trial.trial_id else None
 
 
-def _error_of(trial: TuneTrial) -> BaseException:
+def _error_of(trial: TuneTrial) -> Exception:
     """What ended it, as Tune has just written it."""
     try:
-        error: BaseException = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
     except Exception:  # none was written, or it is of a module that only the worker has
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         return RuntimeError(text.strip() or "its worker failed, and nothing says why")
@@ -265,13 +289,15 @@ def _id(actor: Any) -> str:
 def run(driver: Driver, given: Given, placement: Placement, nodes: Nodes) -> None:
     """Run what the driver gives out, on the Ray session that there is."""
     numerics = next(iter(given.trials.values())).numerics
-    storage = tempfile.mkdtemp(prefix="abl-tune")
-    worker = tune.with_parameters(Worker, given=(numerics, nodes.cores, ray.put(given)))
+    folder = driver.study.folder.resolve()
+    worker = tune.with_parameters(Worker, given=(numerics, nodes.cores, folder, code_digest(), ray.put(given)))
+    proposals = Proposals(driver, nodes.room)
+    storage = temporary_folder()
     try:
         tuner = tune.Tuner(
             tune.with_resources(worker, lambda config: _resources(placement, nodes, config["alone"])),
             tune_config=tune.TuneConfig(
-                search_alg=Proposals(driver, nodes.room),
+                search_alg=proposals,
                 scheduler=Unhurried(),  # type: ignore[no-untyped-call]
                 num_samples=-1,
                 reuse_actors=True,
@@ -283,10 +309,11 @@ def run(driver: Driver, given: Given, placement: Placement, nodes: Nodes) -> Non
                 stop=Stopped(driver),
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Recorder(driver, nodes)],
+                callbacks=[Recorder(driver, nodes, proposals)],
             ),
         )
-        tuner.fit()
+        with signals_kept():
+            tuner.fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
     if not driver.over:
@@ -308,6 +335,6 @@ def run_with_ray(driver: Driver, trials: Mapping[str, Trial], prepared: Prepared
     with session():
         references = {key: ray.put(images) for key, images in prepared.data.items()}
         data_of = {hash: references[prepared.key_of(trial.variant)] for hash, trial in trials.items()}
-        given = Given(trials, data_of, driver.study.folder.resolve(), code_digest())
+        given = Given(trials, data_of)
         with ended_by_sigterm(driver):  # Ray has just set a handler of its own
             run(driver, given, placement, Nodes(placement, prepared.at_once))

@@ -204,8 +204,10 @@ def on_this_machine(plan: StudyPlan, frozen: Mapping[str, Any] | None = None) ->
 
 
 def _gpu(nodes: NodeList) -> Gpu | None:
-    """The GPU that trials run on: this machine's, or where it has none one of the cluster that it has joined."""
-    return gpu_here() or (gpu_of_the_cluster() if joined() and total(nodes, "GPU") else None)
+    """The GPU that trials run on: this machine's, or one of the cluster that it has joined."""
+    if not joined():
+        return gpu_here()
+    return gpu_of_the_cluster() if total(nodes, "GPU") else None
 
 
 def _check(plan: StudyPlan, numerics: Numerics, gpu: Gpu | None, begun: bool = False) -> None:

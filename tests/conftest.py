@@ -85,7 +85,7 @@ def fill(path: Path) -> None:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Ray, started once for all tests of the process, as a sweep starts it."""
-    from ablate.cluster import session
+    from ablate.raysession import session
 
     with session():
         yield

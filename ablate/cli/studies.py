@@ -181,7 +181,7 @@ def _sweep(options: argparse.Namespace) -> int:
         with Study(folder, {}, [], {}).hold():  # whether it is free is said before anything is certified
             pass
     if options.address is not None:
-        from ablate.cluster import session  # joined first: what the cluster has decides how trials are placed
+        from ablate.raysession import session  # joined first: what the cluster has decides how trials are placed
 
         with session(options.address):
             return _swept(plan, folder, options)
