@@ -22,6 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from ablate.code import remember
 from ablate.errors import did_you_mean
 
 Shape = tuple[int, ...]
@@ -187,6 +188,7 @@ def register(block: BlockType) -> None:
     known = _registry.get(block.name)
     if known is not None and known.__module__ != block.__module__:
         raise ValueError(f"block '{block.name}' is defined in {known.__module__} and in {block.__module__}")
+    remember(block)
     _registry[block.name] = block
 
 

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import Problem, UserError
+
+
+class InUseError(UserError):
+    """Another process has the lock; it may give it back."""
+
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -124,9 +130,12 @@ def append(path: Path, row: Mapping[str, Any], *, settle: bool = True) -> None:
             os.close(file)
 
 
+_LEFTOVER = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
+
+
 def is_leftover(name: str) -> bool:
-    """Whether a file is one that was to be renamed and never was."""
-    return name.startswith(".") and name.endswith(".tmp")
+    """Whether a file is one that ``write`` was to rename and never did."""
+    return _LEFTOVER.fullmatch(name) is not None
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -152,7 +161,7 @@ os.register_at_fork(after_in_child=_forget_locks)
 
 @contextmanager
 def locked(folder: Path, name: str, *, patience: float = 0.0, hint: str = "wait for it, or end it") -> Iterator[None]:
-    """The sole right to ``folder``, by a lock on the file ``name`` in it; ``UserError`` names who has it.
+    """The sole right to ``folder``, by a lock on the file ``name`` in it; ``InUseError`` names who has it.
 
     It is waited for, ``patience`` seconds. The kernel gives the lock back when the process ends in whatever way, so
     that none is ever stale.
@@ -178,7 +187,7 @@ def _lock(folder: Path, name: str, until: float, hint: str) -> int:
         try:
             while not _taken(file, folder):
                 if time.monotonic() > until:
-                    raise UserError(Problem(f"{folder} is in use by {_named(file)}", hint=hint))
+                    raise InUseError(Problem(f"{folder} is in use by {_named(file)}", hint=hint))
                 time.sleep(0.01)
             if _is_at(file, folder / name):
                 return file

@@ -26,7 +26,7 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"noise_seed", "noise_calls"}
 
 def state_of(run: Run) -> State | None:
     """The state of a run between two epochs; None where a module remembers something else, which can't be kept."""
-    if memory_of(run.network) != run.memory:
+    if run.memory is None or memory_of(run.network) != run.memory:
         return None
     average, stopping, best = run.average, run.stopping, run.best
     return {
@@ -75,10 +75,11 @@ def put_tensors(network: nn.Module, tensors: dict[str, Tensor]) -> None:
         own[name].copy_(tensor)
 
 
-def memory_of(network: nn.Module) -> str:
+def memory_of(network: nn.Module) -> str | None:
     """A digest of what modules hold besides the values of their tensors: a count of steps, a generator of their own.
 
-    Where it has changed in training, no checkpoint would have everything.
+    Where it has changed in training, no checkpoint would have everything. None where that can't be told, since a
+    module holds what no pickle can: a generator function that was begun, a function of a function, a lock.
     """
     digest = hashlib.sha256()
     for name, tensor in tensors_of(network).items():
@@ -87,17 +88,20 @@ def memory_of(network: nn.Module) -> str:
         if not isinstance(module, fx.GraphModule):
             for key, value in vars(module).items():
                 if key not in _OF_EVERY_MODULE:
-                    digest.update(f"{name}.{key}: ".encode() + _as_bytes(value))
+                    content = _as_bytes(value)
+                    if content is None:
+                        return None
+                    digest.update(f"{name}.{key}: ".encode() + content)
     return digest.hexdigest()
 
 
-def _as_bytes(value: Any) -> bytes:
+def _as_bytes(value: Any) -> bytes | None:
     if isinstance(value, torch.Generator):
         value = value.get_state()
     try:
         return pickle.dumps(value)
-    except Exception:  # whatever it holds: it is known by where it is
-        return str(id(value)).encode()
+    except Exception:  # whatever it holds
+        return None
 
 
 def moving(schedule: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from ablate import block, code
-from ablate.code import READERS, code_digest, outside_digest
+from ablate.code import READERS, code_digest, outside_digest, outside_digests
 from ablate.data import augment, kind
 from ablate.design import as_written, study_plan, trial_hash
 from ablate.spec import load
@@ -183,9 +184,60 @@ def test_where_it_lies_changes_nothing(bring: Bring, tmp_path: Path, monkeypatch
     assert outside_digest(moved.Twice) == here
 
 
+@pytest.mark.parametrize(
+    ("source", "digest"),
+    [
+        (BLOCK, lambda: using("outside_twice")),
+        (DATA.format(name="outside_set"), lambda: hashed(name="outside_set")),
+        (AUGMENT, lambda: hashed(augment=["outside_flip"])),
+    ],
+)
+def test_what_is_edited_after_its_import_is_known_by_what_was_imported(
+    bring: Bring, tmp_path: Path, source: str, digest: Callable[[], str]
+) -> None:
+    bring(source)
+    before = digest()
+    bring(source)  # anew: its digest has not been asked for
+    with (tmp_path / "brought.py").open("a") as file:
+        file.write("\n# edited\n")
+    assert digest() == before
+    bring(source + "\n# edited\n")
+    assert digest() != before
+
+
+def test_processes_compare_what_each_imports_by_itself(bring: Bring) -> None:
+    twice = bring(BLOCK).Twice
+    there = outside_digests([twice, block.find("se"), typed()])
+    assert there == {"brought.Twice": outside_digest(twice)}
+    assert outside_digests([bring(BLOCK.replace("2 * x", "3 * x")).Twice]) != there
+    twice.__module__ = "__main__"
+    assert outside_digests([twice]) == {}
+
+
 PROMPT = """\
-{blank}class Typed:
+import pydantic, threading, types, numpy as np, torch, torch.nn.functional as F
+FACTORS = {{"one": [{table}]}}
+TENSOR = torch.tensor([1.0, {tensor}])
+SPACE = types.SimpleNamespace(deep=[{space}])
+def step(x):
+    return further(x) + 1 if x else step(x - 1)
+def further(x):
+    return F.relu(x) {sign} 1
+def by(count):
+    def wrap(function):
+        return lambda *a: function(*a) * count
+    return wrap
+class Above:
+    height = {height}
+{blank}class Typed(Above):
     rates = ({rate}, "a")
+    class Params(pydantic.BaseModel):
+        width: int = {width}
+    def stepped(self, x):
+        return [step(each) + FACTORS["one"][0] + SPACE.deep[0] + TENSOR.sum() for each in x]
+    @by({by})
+    def wrapped(self, x):
+        return super().wrapped(x)
     def forward(self, x, scale={scale}):
         if x in {{"one", "two", "three"}}:
             return [x * {factor} for _ in range(3)]
@@ -196,28 +248,61 @@ PROMPT = """\
     class Within:
         depth = {depth}
 """
-TYPED = {"blank": "", "rate": 0.5, "scale": 1, "factor": 2, "inner": 5, "depth": 7}
+TYPED = {"blank": "", "rate": 0.5, "scale": 1, "factor": 2, "inner": 5, "depth": 7, "table": 11, "tensor": 13}
+TYPED |= {"space": 17, "sign": "+", "height": 19, "width": 23, "by": 29}
 
 
-def typed(**changed: Any) -> Any:
+def typed(more: str = "", **changed: Any) -> Any:
     """A class that has no file, as of a prompt."""
     names = {"__name__": "prompt"}
-    exec(PROMPT.format(**TYPED | changed), names)
+    exec(PROMPT.format(**TYPED | changed) + more, names)
     return names["Typed"]
 
 
-def test_a_class_without_a_file_is_known_by_its_compiled_methods_and_plain_attributes() -> None:
-    changes = [{}, {"rate": 0.25}, {"scale": 2}, {"factor": 3}, {"inner": 6}, {"depth": 8}]
-    digests = [outside_digest(typed(**change)) for change in changes]
-    assert len(set(digests)) == len(changes)
-    assert outside_digest(typed(blank="\n\n")) == digests[0]
+@pytest.mark.parametrize("changed", sorted(TYPED.keys() - {"blank"}))
+def test_a_class_without_a_file_is_known_by_all_that_it_uses(changed: str) -> None:
+    assert outside_digest(typed(**{changed: "-" if changed == "sign" else 31})) != outside_digest(typed())
+
+
+def test_where_a_class_was_typed_changes_nothing() -> None:
+    kind = typed()
+    kind.Params(width=3)
+    assert outside_digest(typed(blank="\n\n")) == outside_digest(kind)
+
+
+def test_what_no_other_process_can_be_told_of_is_this_process_s_own() -> None:
+    more = "    lock = threading.Lock()\n    def locked(self):\n        return self.lock\n"
+    kind = typed(more)
+    here = outside_digest(kind)
+    assert outside_digest(kind) == here != outside_digest(typed(more))
+
+
+def test_what_it_uses_may_change_after_it_was_typed() -> None:
+    kind = typed()
+    before = outside_digest(kind)
+    kind.stepped.__globals__["step"] = lambda x: x
+    assert outside_digest(kind) != before
+
+
+def test_a_class_typed_after_a_script_is_not_known_by_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = ModuleType("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    Path(main.__file__).write_text("")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    digests = []
+    for number in (1, 2):
+        exec(f"class Typed:\n    def number(self):\n        return {number}", vars(main))
+        digests.append(outside_digest(main.Typed))
+    assert digests[0] != digests[1]
 
 
 def test_digests_are_the_same_in_every_process(bring: Bring, tmp_path: Path) -> None:
     printed = "import here; from ablate.code import *; print(code_digest(), *map(outside_digest, [here.Here, Typed]))"
     here = bring("class Here:\n    sides = {3, 5, 7}\n", "here")
     digests = [code_digest(), outside_digest(here.Here), outside_digest(typed())]
-    for seed in ("13", "17"):
+    for seed in ("13",):
         script = f"__name__ = 'prompt'\n{PROMPT.format(**TYPED)}\n{printed}"
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)

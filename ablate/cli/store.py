@@ -27,34 +27,36 @@ def add(commands: Commands) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from ablate.report.render import clean
     from ablate.store import INDEX, Study
 
     study = Study.open(options.study)
     damaged = study.verify()
     if not damaged:
-        print(f"{study.folder}: sound: every file of {_trials(study)} is as it was written")
+        print(clean(f"{study.folder}: sound: every file of {_trials(study)} is as it was written"))
         return 0
     shown = _names(study)
     for key, why in damaged.items():
-        print(f"damaged: {key}{shown.get(key, '')}: {why}")
+        print(clean(f"damaged: {key}{shown.get(key, '')}: {why}"))
     count = sum(key in shown for key in damaged)
     if count:
         again = "trains it again" if count == 1 else f"trains these {count} trials again"
-        print(f"`ablate sweep` of the study's spec with --out {shlex.quote(str(study.folder))} {again}")
+        print(clean(f"`ablate sweep` of the study's spec with --out {shlex.quote(str(study.folder))} {again}"))
     if INDEX in damaged:
-        print(f"next: ablate store rebuild {shlex.quote(str(study.folder))}")
+        print(clean(f"next: ablate store rebuild {shlex.quote(str(study.folder))}"))
     return 1
 
 
 def _rebuild(options: argparse.Namespace) -> int:
+    from ablate.report.render import clean
     from ablate.store import Study
 
     study = Study.open(options.study)
     written = study.rebuild()
     for hash, why in study.damaged.items():
-        print(f"damaged: {hash}{_names(study).get(hash, '')}: {why}")
-    print(f"wrote {written}: {_trials(study)}")
-    print(f"next: ablate store verify {shlex.quote(str(study.folder))}")
+        print(clean(f"damaged: {hash}{_names(study).get(hash, '')}: {why}"))
+    print(clean(f"wrote {written}: {_trials(study)}"))
+    print(clean(f"next: ablate store verify {shlex.quote(str(study.folder))}"))
     return 1 if study.damaged else 0
 
 

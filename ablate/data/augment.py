@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, create_model
 from pydantic_core import PydanticCustomError
 
+from ablate.code import remember
 from ablate.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Augmentation(BaseModel, ABC):
         super().__init_subclass__(**kwargs)
         if name is not None:
             cls.name = name
+            remember(cls)
             _augmentations[name] = cls
 
     @abstractmethod

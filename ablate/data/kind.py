@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ablate.code import remember
 from ablate.data.checks import Shape
 from ablate.data.fields import DataFields
 from ablate.data.splits import Examples
@@ -100,6 +101,7 @@ def _register(kind: type[DataSet]) -> None:
     clash = kind.Params.model_fields.keys() & DataFields.model_fields.keys()
     if clash:
         raise ValueError(f"data set '{kind.name}' has parameters with names of data's own: {sorted(clash)}")
+    remember(kind)
     _registry[kind.name] = kind
 
 

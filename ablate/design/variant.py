@@ -83,15 +83,19 @@ class Variant:
         """
         return self.identity, self.data.root, self.network.weights.source.key if self.network.weights else ""
 
-    @cached_property
-    def outside(self) -> dict[str, str]:
-        """Its blocks, data set and augmentations that are not of this package → the digests of their sources."""
+    @property
+    def kinds(self) -> dict[str, type]:
+        """Its blocks, data set and augmentations, by what a trial's hash calls them; of blocks those that act."""
         graph, data = self.network.graph, self.data
         acting = {row["block"] for row in graph.canonical if "block" in row}
         kinds: dict[str, type] = {f"data {data.name}": data.data_set}
         kinds |= {f"block {node.block.name}": node.block for node in graph.nodes if node.block.name in acting}
-        kinds |= {f"augment {augmentation.name}": type(augmentation) for augmentation in data.augment}
-        digests = {name: outside_digest(kind) for name, kind in kinds.items()}
+        return kinds | {f"augment {augmentation.name}": type(augmentation) for augmentation in data.augment}
+
+    @cached_property
+    def outside(self) -> dict[str, str]:
+        """Its blocks, data set and augmentations that are not of this package → the digests of their sources."""
+        digests = {name: outside_digest(kind) for name, kind in self.kinds.items()}
         return {name: digest for name, digest in digests.items() if digest is not None}
 
     def inactive_factors(self) -> frozenset[str]:

@@ -10,7 +10,9 @@
       report/            table.md, table.tex, table.csv
 
 The folder is the truth. A file is replaced whole or not at all; a result carries the checksums of its trial's files,
-so that damage is found and never read as a result. JSON is Python's dialect: a diverged loss is ``NaN``, as it was.
+so that damage is found and never read as a result, and the study's records carry their own. The logs of lines
+(``exposures.jsonl``, ``events.jsonl``) have none: they are appended to, and a damaged line spoils no other. JSON is
+Python's dialect: a diverged loss is ``NaN``, as it was.
 """
 
 from ablate.store.growing import MAY_CHANGE, begun_with

@@ -7,10 +7,14 @@ from typing import Any
 
 from ablate.store.records import parse_lines
 
+MOST = 8 * 1024 * 1024
+"""Bytes that are read at once. No event is that long."""
+
 
 def read_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     """The complete lines from that byte on, and the byte at which to go on. What is no event is left out.
 
+    Of a long log these are not all: who wants all reads on for as long as that byte is another one.
     A log that is shorter than that is another one, and read from its beginning.
     """
     try:
@@ -18,8 +22,10 @@ def read_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
             if file.seek(0, 2) < offset:
                 offset = 0
             file.seek(offset)
-            content = file.read()
+            content = file.read(MOST)
     except FileNotFoundError:
         return [], 0
-    content = content[: content.rfind(b"\n") + 1]
+    end = content.rfind(b"\n") + 1
+    if end or len(content) < MOST:
+        content = content[:end]
     return parse_lines(content)[0], offset + len(content)

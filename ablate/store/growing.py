@@ -11,7 +11,7 @@ from typing import Any
 from ablate import yamlfile
 from ablate.errors import Problem, UserError
 from ablate.store.layout import SPEC, is_study
-from ablate.store.records import plain, read_variants
+from ablate.store.records import check_spec, plain, read_spec, read_variants
 
 MAY_CHANGE = (
     "report",
@@ -31,39 +31,65 @@ MAY_CHANGE = (
 """What may differ when a study goes on: how it is read, where its files and trials lie, and its number of seeds."""
 
 EPOCHS, ABLATION = "train.epochs", "ablation"
+NAMED = {"variants": 1, "components": 1, "factors": 2}
+"""Of ``ablation``: keys below which the user's own names stand, through so many levels."""
 
 
 def begun_with(folder: Path, spec: Mapping[str, Any]) -> dict[str, Any] | None:
     """The numerics of the study in the folder, where this spec may go on with it; None where there is none such."""
     if not is_study(folder):
         return None
-    old, new = plain(yamlfile.load(folder / SPEC)), plain(dict(spec))
+    try:
+        old, new = plain(yamlfile.load(folder / SPEC)), plain(dict(spec))
+    except UserError:
+        return None
     numerics = old.pop("numerics", None)
     new.pop("numerics", None)
     same = all(_is(path, (*MAY_CHANGE, ABLATION, EPOCHS)) for path in differences(old, new))
-    return numerics if same and isinstance(numerics, dict) else None
+    # Whether an altered one was the same its trials will tell, and those only with the numerics that they had.
+    return numerics if isinstance(numerics, dict) and (same or _is_altered(folder / SPEC)) else None
+
+
+def _is_altered(path: Path) -> bool:
+    try:
+        check_spec(path)
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def changes(folder: Path, new: dict[str, Any], variants: list[dict[str, Any]]) -> list[str]:
     """The paths at which a spec differs from that of the study in the folder.
 
-    ``UserError`` where it would be another study. It is the same if each of its trials is one still. It is, too, if its
-    trials are trained for more epochs and there are at least as many of them: those of fewer epochs stay in the folder.
+    ``UserError`` where it would be another study. It is the same if each of its trials is one still, whatever befell
+    its spec. It is, too, if its trials are trained for more epochs and there are at least as many of them: those of
+    fewer epochs stay in the folder. Not if its trials are others though the spec is the same.
     """
-    old = plain(yamlfile.load(folder / SPEC))
-    changed = differences(old, new)
-    _refuse_fewer_seeds(folder, old, new)
-    paths = [path for path in changed if not _is(path, MAY_CHANGE)]
     records: list[dict[str, Any]] = []
     with suppress(UserError):
         records = read_variants(folder)
-    if paths and not _all_there(records, variants):
-        wrong = paths if not _longer(old, new) else [path for path in paths if not _is(path, (EPOCHS, ABLATION))]
-        if wrong == [] and not _grown(old.get(ABLATION), new.get(ABLATION)):
-            wrong = [path for path in paths if _is(path, (ABLATION,))]
-        gone = {record["name"] for record in records} - {variant["name"] for variant in variants}
-        if wrong or gone:
-            _refuse(folder, wrong or [f"{ABLATION}: {name} is gone" for name in sorted(gone)])
+    all_there = _all_there(records, variants)
+    try:
+        old = read_spec(folder)
+    except UserError as error:
+        if all_there:
+            return []
+        message = f"{folder / SPEC} was edited, or is damaged, and this spec's trials are not those of the study"
+        raise UserError(Problem(message, hint="choose another --out")) from error
+    changed = differences(old, new)
+    _refuse_fewer_seeds(folder, old, new)
+    if all_there:
+        return changed
+    longer, grown = _longer(old, new), _grown(old.get(ABLATION) or {}, new.get(ABLATION) or {})
+    free = (EPOCHS,) * longer + (ABLATION,) * grown
+    paths = [path for path in changed if not _is(path, MAY_CHANGE)]
+    wrong = [path for path in paths if not _is(path, free)]
+    if not wrong and not longer:
+        _refuse_others(folder, records, variants)
+        wrong = paths
+    gone = {record["name"] for record in records} - {variant["name"] for variant in variants}
+    if wrong or (paths and gone):
+        _refuse(folder, wrong or [f"{ABLATION}: {name} is gone" for name in sorted(gone)])
     return changed
 
 
@@ -78,14 +104,23 @@ def _longer(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return type(before) is type(after) is int and after > before
 
 
-def _grown(old: Any, new: Any) -> bool:
-    """Whether everything of ``old`` is in ``new``: keys of mappings, items of lists, equal values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        # The seeds have a rule of their own.
-        return all(key == "seeds" or (key in new and _grown(below, new[key])) for key, below in old.items())
-    if isinstance(old, list) and isinstance(new, list):
+def _grown(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether the section ``ablation`` is as it was, but for names that were added. Seeds have a rule of their own."""
+    others = {*old, *new} - {*NAMED, "seeds"}
+    return all(key in old and key in new and _same(old[key], new[key]) for key in others) and all(
+        _added(old[key], new.get(key), depth) for key, depth in NAMED.items() if key in old
+    )
+
+
+def _added(old: Any, new: Any, depth: int) -> bool:
+    """Whether ``new`` has the names of ``old``, through so many levels of them, with what is below as it was."""
+    if depth and isinstance(old, dict) and isinstance(new, dict):
+        if isinstance(old.get("path"), str):  # a factor that is written {path, levels}
+            return _same(old["path"], new.get("path")) and _added(old.get("levels"), new.get("levels"), depth)
+        return all(name in new and _added(below, new[name], depth - 1) for name, below in old.items())
+    if depth and isinstance(old, list) and isinstance(new, list):
         return all(any(_same(item, other) for other in new) for item in old)
-    return old is None or _same(old, new)
+    return _same(old, new)
 
 
 def _same(old: Any, new: Any) -> bool:
@@ -94,10 +129,30 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def _refuse(folder: Path, paths: list[str]) -> None:
-    shown = ", ".join(paths[:5]) + (f", … ({len(paths)} in all)" if len(paths) > 5 else "")
     raise UserError(
-        Problem(f"{folder} holds a study of another spec: they differ in {shown}", hint="choose another --out")
+        Problem(f"{folder} holds a study of another spec: they differ in {_few(paths)}", hint="choose another --out")
     )
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
+
+
+def _refuse_others(folder: Path, old: list[dict[str, Any]], new: list[dict[str, Any]]) -> None:
+    """A trial of the same variant and seed that is another one now would take the place of the former in the table."""
+    now = {variant["name"]: variant["trials"] for variant in new}
+    there = {hash for trials in now.values() for hash in trials.values()}
+    others = [
+        variant["name"]
+        for variant in old
+        if any(hash not in there and seed in now.get(variant["name"], {}) for seed, hash in variant["trials"].items())
+    ]
+    if others:
+        message = (
+            f"{folder}: the trials of {_few(others)} are others now, though the spec says the same of them: "
+            "the code of a block of your own, the data or a version has changed since"
+        )
+        raise UserError(Problem(message, hint="choose another --out"))
 
 
 def _refuse_fewer_seeds(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

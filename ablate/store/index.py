@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.disk import no_space
-from ablate.store.layout import FORMAT, INDEX
+from ablate.store.layout import FILES, FORMAT, INDEX, RESULT
 from ablate.store.records import check_format
 from ablate.store.stamps import Stamp, stamp
 from ablate.store.states import TrialState
@@ -30,6 +30,7 @@ _TABLES = {
     "images_per_second REAL, error TEXT, stamps TEXT",
     "metrics": "trial TEXT, name TEXT, value REAL, PRIMARY KEY (trial, name)",
 }
+_STAMPED = {*FILES, RESULT}
 _SMALL = 64 * 1024
 """Bytes. A disk with less room is full for SQLite, which then speaks of errors of other kinds."""
 
@@ -159,9 +160,11 @@ def remove(folder: Path) -> None:
 def _rows(database: sqlite3.Connection) -> dict[str, Entry]:
     query = "SELECT hash, status, attempts, epochs, seconds, images_per_second, error, stamps FROM trials"
     found = {}
-    for *state, stamps in database.execute(query):
-        read: dict[str, Stamp] = {}
-        for name, (size, modified, changed, inode) in json.loads(stamps).items():
+    for *state, text in database.execute(query):
+        stamps, read = json.loads(text), dict[str, Stamp]()
+        if not isinstance(stamps, dict) or not stamps.keys() <= _STAMPED:
+            raise ValueError(f"no stamps of {state[0]}")
+        for name, (size, modified, changed, inode) in stamps.items():
             read[name] = size, modified, changed, inode
         found[state[0]] = Entry(TrialState(*state), read)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from ablate.disk import is_leftover
@@ -27,6 +28,8 @@ TRIAL, METRICS, PREDICTIONS, CHECKPOINT, STATE, RESULT = (
     "state.pt",
     "result.json",
 )
+FILES = (TRIAL, METRICS, PREDICTIONS, CHECKPOINT)
+"""What a result vouches for, of these what there is: the rest only a resume needs, or is not the trial's."""
 
 _HASH = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -79,17 +82,21 @@ def trials_in(study: Path) -> list[str]:
 
 
 def trial_files(folder: Path) -> list[Path]:
-    """What a result of the trial vouches for: its files, but for the result itself and what only a resume needs."""
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
-    return [path for path in paths if path.name not in (RESULT, STATE, LOCK) and not is_leftover(path.name)]
+    """What a result of the trial vouches for now."""
+    paths = [folder / name for name in FILES]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
 
 
 def owned(paths: list[Path]) -> bool:
-    """Whether all of these exist, are no links, and belong to the user."""
+    """Whether all of these exist, are no links, belong to the user, and are not open to everybody's writing."""
     try:
-        return all(not path.is_symlink() and path.stat().st_uid == os.geteuid() for path in paths)
+        return all(_own(path.lstat()) for path in paths)
     except OSError:
         return False
+
+
+def _own(found: os.stat_result) -> bool:
+    return not stat.S_ISLNK(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Records as JSON: read, checked against their format and their own checksums."""
+"""A study's records and its spec: written with their checksums, and read, checked against those and their format."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ablate import yamlfile
 from ablate.errors import Problem, UserError
-from ablate.store.layout import CERTIFICATES, ENVIRONMENT, FORMAT, INDEX, SPEC
+from ablate.outcomes import RESULTS
+from ablate.store.layout import CERTIFICATES, ENVIRONMENT, FILES, FORMAT, INDEX, SPEC
 
-_HEADER = re.compile(rb"# ablate study, format (\d{1,9})\n")
+_HEADER = re.compile(rb"# ablate study, format (\d{1,9})\b(?:, sha256 ([0-9a-f]{64}))?")
+_NUMBERS = ("attempts", "epochs", "seconds", "images_per_second")
 AGAIN = "`ablate sweep` into this folder writes it anew"
 
 
@@ -26,9 +29,39 @@ def checksum(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def spec_header() -> str:
-    """The first line of a study's spec."""
-    return f"# ablate study, format {FORMAT}\n"
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with its own checksum."""
+    return {**record, "checksum": checksum(record)}
+
+
+def spec_file(spec: dict[str, Any]) -> bytes:
+    """The file of a study's spec: a line with its format and the sha256 of the rest, and the spec."""
+    body = yamlfile.dump(spec).encode()
+    return f"# ablate study, format {FORMAT}, sha256 {hashlib.sha256(body).hexdigest()}\n".encode() + body
+
+
+def check_spec(path: Path) -> None:
+    """ValueError where the file is not as ``spec_file`` made it. One of format 1 has no checksum."""
+    head, _, body = path.read_bytes().partition(b"\n")
+    header = _HEADER.fullmatch(head)
+    if header is None or header[2] not in (None, hashlib.sha256(body).hexdigest().encode()):
+        raise ValueError("it is not as it was written")
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """The spec of a study; ``UserError`` where it was altered."""
+    try:
+        check_spec(folder / SPEC)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            Problem(
+                f"{folder / SPEC} was edited, or is damaged: {error}",
+                hint="`ablate sweep` of the study's spec, with this folder as --out, writes it anew; "
+                "another study takes another --out",
+            )
+        ) from error
+    spec: dict[str, Any] = plain(yamlfile.load(folder / SPEC))
+    return spec
 
 
 def refuse_later_format(folder: Path) -> None:
@@ -38,7 +71,7 @@ def refuse_later_format(folder: Path) -> None:
         if head.startswith(b"SQLite format 3\0"):
             check_format(folder / INDEX, int.from_bytes(head[60:64], "big"))  # PRAGMA user_version
     with suppress(OSError), (folder / SPEC).open("rb") as file:
-        if header := _HEADER.match(file.readline(100)):
+        if header := _HEADER.match(file.readline(200)):
             check_format(folder / SPEC, int(header[1]))
     for name in (CERTIFICATES, ENVIRONMENT):
         with suppress(OSError, ValueError):
@@ -61,24 +94,59 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path.name} is not JSON: {error}") from error
 
 
+def check_record(path: Path) -> dict[str, Any]:
+    """A record that states its format, as it was ``sealed``; one of format 1 has no checksum.
+
+    ValueError or OSError says what is wrong; ``UserError``: it is of a later ``ablate``.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
+        raise ValueError("it states no format")
+    check_format(path, record["format"])
+    expected = record.pop("checksum", None)
+    if expected is not None and expected != checksum(record):
+        raise ValueError("it is not as it was written")
+    return record
+
+
 def read_record(path: Path) -> dict[str, Any]:
-    """A record that states its format; ``UserError`` where it is damaged, missing or later than this ``ablate``."""
+    """``check_record``; ``UserError`` where it is damaged, missing or later than this ``ablate``."""
     try:
-        record = read_json(path)
+        return check_record(path)
     except (OSError, ValueError) as error:
         raise UserError(Problem(f"{path} is damaged or missing: {error}", hint=AGAIN)) from error
-    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
-        raise UserError(Problem(f"{path} is damaged: it states no format", hint=AGAIN))
-    check_format(path, record["format"])
-    return record
 
 
 def read_variants(folder: Path) -> list[dict[str, Any]]:
     """The variants' records of a study; ``UserError`` where they are damaged."""
     variants = read_record(folder / CERTIFICATES).get("variants")
-    if not isinstance(variants, list):
+    if not isinstance(variants, list) or not all(map(_is_variant, variants)):
         raise UserError(Problem(f"{folder / CERTIFICATES} is damaged: it lists no variants", hint=AGAIN))
     return variants
+
+
+def _is_variant(record: Any) -> bool:
+    return isinstance(record, dict) and isinstance(record.get("name"), str) and isinstance(record.get("trials"), dict)
+
+
+def check_result(record: Any, hash: str) -> dict[str, Any]:
+    """The result that a trial's record is, as it was ``sealed``; ValueError where it is another, or none of ours."""
+    if not isinstance(record, dict) or record.pop("checksum", None) != checksum(record):
+        raise ValueError("it is not as it was written")
+    if record.pop("trial", None) != hash:
+        raise ValueError("it is another trial's")
+    if record.get("status") not in RESULTS:
+        raise ValueError("it has no known status")
+    files = record.get("files")
+    if not isinstance(files, dict) or not files.keys() <= set(FILES):
+        raise ValueError("it does not list a trial's files")
+    if not all(isinstance(digest, str) for digest in files.values()):
+        raise ValueError("it lists files without their checksums")
+    if not isinstance(record.get("metrics"), dict | None):
+        raise ValueError("its metrics are none")
+    if not all(isinstance(record.get(name), int | float | None) for name in _NUMBERS):
+        raise ValueError(f"one of {', '.join(_NUMBERS)} is no number")
+    return record
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], list[int]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.store.layout import CHECKPOINT, RESULT
-from ablate.store.records import checksum, read_json
+from ablate.store.records import check_result, read_json
 
 TICK = 0.02
 """Seconds: twice the longest tick of Linux's file systems."""
@@ -88,10 +88,10 @@ def _checked(folder: Path, hash: str, known: Stamps, seen: dict[str, Stamp]) -> 
     if of_result is None:
         raise ValueError(f"{RESULT} is no file")
     record = read_json(folder / RESULT)
-    if not isinstance(record, dict) or record.pop("checksum", None) != checksum(record):
-        raise ValueError(f"{RESULT} is not as it was written")
-    if record.pop("trial", None) != hash:
-        raise ValueError(f"{RESULT} is another trial's")
+    try:
+        record = check_result(record, hash)
+    except ValueError as error:
+        raise ValueError(f"{RESULT}: {error}") from error
     lasting = True
     for name, expected in record["files"].items():
         path = folder / name

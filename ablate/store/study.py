@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import yamlfile
 from ablate.disk import append, holder, locked, remove_leftovers, write, write_json, writing
 from ablate.errors import Problem, UserError
 from ablate.store import index, records
@@ -86,10 +85,10 @@ class Study(Trials):
             if is_study(folder):
                 records.refuse_later_format(folder)
                 changed = changes(folder, spec, variants)
-            write_json(folder / ENVIRONMENT, {"format": FORMAT, "environment": environment})
-            write_json(folder / CERTIFICATES, {"format": FORMAT, "variants": variants})
+            write_json(folder / ENVIRONMENT, records.sealed({"format": FORMAT, "environment": environment}))
+            write_json(folder / CERTIFICATES, records.sealed({"format": FORMAT, "variants": variants}))
             # Last, since it is what makes the folder a study.
-            write(folder / SPEC, f"{records.spec_header()}{yamlfile.dump(spec)}".encode())
+            write(folder / SPEC, records.spec_file(spec))
             study = cls(folder, spec, variants, environment)
             if changed:
                 now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -105,8 +104,7 @@ class Study(Trials):
         environment = records.read_record(folder / ENVIRONMENT).get("environment")
         variants = records.read_variants(folder)
         _check_variants(variants)
-        spec = records.plain(yamlfile.load(folder / SPEC))
-        return cls(folder, spec, variants, dict(environment or {}))
+        return cls(folder, records.read_spec(folder), variants, dict(environment or {}))
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -181,7 +179,7 @@ class Study(Trials):
         self.damaged.update(found.damaged)
 
     def verify(self) -> dict[str, str]:
-        """Read every file of every trial, whatever the index says: what is damaged, a trial's hash or a file → why."""
+        """Read every file, whatever the index says: what is damaged, a trial's hash or a file → why."""
         found = verified(self.folder)
         self.damaged = {key: why for key, why in self.damaged.items() if not is_hash(key)} | found
         return found
@@ -213,7 +211,10 @@ class Study(Trials):
         append(self.folder / EVENTS, event, settle=False)
 
     def events(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """What was logged from that byte on, and the byte at which to go on; a damaged line is left out."""
+        """What was logged from that byte on, and the byte at which to go on; a damaged line is left out.
+
+        At most some 8 MiB at once: who wants all reads on for as long as that byte is another one.
+        """
         return read_events(self.folder / EVENTS, offset)
 
     def save_report(self, name: str, text: str) -> Path:

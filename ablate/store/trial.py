@@ -5,13 +5,24 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.disk import append, locked, remove_leftovers, remove_lock, settled_checksum, write, write_json, writing
+from ablate.disk import (
+    InUseError,
+    append,
+    locked,
+    remove_leftovers,
+    remove_lock,
+    settled_checksum,
+    write,
+    write_json,
+    writing,
+)
 from ablate.outcomes import RESULTS, RESUMABLE
 from ablate.store.layout import (
     CHECKPOINT,
@@ -24,7 +35,7 @@ from ablate.store.layout import (
     owned,
     trial_files,
 )
-from ablate.store.records import checksum, plain, read_json, read_lines
+from ablate.store.records import plain, read_json, read_lines, sealed
 from ablate.store.stamps import Stamp, settled, stamp
 
 if TYPE_CHECKING:
@@ -40,7 +51,7 @@ class TrialFolder:
 
     @contextmanager
     def working(self, patience: float) -> Iterator[None]:
-        """The sole right to write the folder, waited for so many seconds; ``UserError`` says who has it."""
+        """The sole right to write the folder, waited for so many seconds; ``InUseError`` says who has it."""
         self._make()
         with locked(self.path, LOCK, patience=patience, hint="it outlived its sweep: end it, or wait for it"):
             yield
@@ -107,23 +118,30 @@ class TrialFolder:
                     stamps[path.name] = found
             files = {path.name: settled_checksum(path) for path in paths}
         record = plain({**result, "trial": self.hash, "files": files})
-        write_json(self.path / RESULT, {**record, "checksum": checksum(record)})
+        write_json(self.path / RESULT, sealed(record))
         if record["status"] not in RESUMABLE:
             self.drop_state()
         remove_lock(self.path, LOCK)
         return record, stamps
 
-    def take(self, source: Path, files: Mapping[str, str]) -> bool:
-        """Copy these files, by name with their sha256, from a folder. False: one is another, or not the user's."""
-        paths = [source / name for name in files if (source / name).exists()]
-        if not owned(paths):
-            return False
-        self._make()
-        self.clear(METRICS, STATE, TRIAL)
-        with writing(self.path):
-            for path in paths:
-                write(self.path / path.name, path.read_bytes())
-        return all(settled_checksum(self.path / path.name) == files[path.name] for path in paths)
+    def take(self, source: Path, result: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Stamp]] | None:
+        """Copy the trial of this result from a folder; what ``finish`` returns.
+
+        None, and nothing is changed: a file is missing, another or not the user's, or somebody works on this trial.
+        """
+        contents = _contents(source, result["files"])
+        if contents is None:
+            return None
+        try:
+            with self.working(patience=0.0):
+                self.clear(METRICS, STATE, TRIAL)
+                for name, content in contents.items():
+                    write(self.path / name, content)
+                ended = self.finish({key: value for key, value in result.items() if key != "files"})
+        except InUseError:
+            return None
+        remove_lock(self.path, LOCK)
+        return ended
 
     def rows(self) -> tuple[list[dict[str, Any]], str]:
         """The epochs written so far, and what is wrong; half a line of a process that was killed is not."""
@@ -145,3 +163,17 @@ class TrialFolder:
     def _make(self) -> None:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+
+
+def _contents(folder: Path, files: Mapping[str, str]) -> dict[str, bytes] | None:
+    """What these files, by name with their sha256, hold; None: one is missing, another, or not the user's.
+
+    A checkpoint may be missing. Should somebody remove the folder meanwhile, then what is read last is missing, too.
+    """
+    paths = [folder / name for name in files if name != CHECKPOINT or os.path.lexists(folder / name)]
+    try:
+        contents = {path.name: path.read_bytes() for path in paths}
+    except OSError:
+        return None
+    sound = all(hashlib.sha256(content).hexdigest() == files[name] for name, content in contents.items())
+    return contents if sound and owned([folder, *paths]) else None

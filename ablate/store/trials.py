@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.errors import Problem, UserError
 from ablate.store.keeping import Keeper
-from ablate.store.layout import CHECKPOINT, PREDICTIONS, RESULT, STATE, TRIALS, owned, trial_folder
-from ablate.store.stamps import checked_result
+from ablate.store.layout import CHECKPOINT, METRICS, PREDICTIONS, RESULT, STATE, TRIALS, owned, trial_folder
+from ablate.store.stamps import Stamp, checked_result
 from ablate.store.trial import TrialFolder
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class Trials:
     def _trial(self, hash: str) -> TrialFolder:
         return TrialFolder(self.trial_folder(hash), hash)
 
-    def working(self, hash: str, patience: float = 60.0) -> AbstractContextManager[None]:
+    def working(self, hash: str, patience: float = 180.0) -> AbstractContextManager[None]:
         """The sole right to write this trial's folder: a worker that outlived its sweep has it for as long as it lives.
 
-        It is waited for, ``patience`` seconds; then a UserError says who has it.
+        It is waited for, ``patience`` seconds; then an InUseError says who has it.
         """
         return self._trial(hash).working(patience)
 
@@ -102,7 +102,9 @@ class Trials:
         ``result["status"]`` is one of ``outcomes.RESULTS``. From here on the trial has ended; its state stays only if
         it could go on.
         """
-        record, stamps = self._trial(hash).finish(result)
+        self._ended(hash, *self._trial(hash).finish(result))
+
+    def _ended(self, hash: str, record: dict[str, Any], stamps: dict[str, Stamp]) -> None:
         self.damaged.pop(hash, None)
         if self._keeper:
             self._keeper.finished(hash, record, stamps)
@@ -122,9 +124,12 @@ class Trials:
             return None
 
     def metrics(self, hash: str) -> list[dict[str, Any]]:
-        """The rows of ``metrics.jsonl``: of a trial that still runs, those written so far; of a damaged one, none."""
+        """The rows of ``metrics.jsonl``: of a trial that still runs, those written so far.
+
+        None of a damaged one, nor where its result does not vouch for them.
+        """
         trial = self._trial(hash)
-        if (trial.path / RESULT).exists() and self.result(hash) is None:
+        if (trial.path / RESULT).exists() and METRICS not in self._vouched(hash):
             return []
         rows, wrong = trial.rows()
         if wrong:
@@ -132,13 +137,12 @@ class Trials:
         return rows
 
     def predictions(self, hash: str) -> dict[str, np.ndarray]:
-        """The arrays that were saved; none where there are none, or the trial has no sound result."""
+        """The arrays that were saved; none where no sound result vouches for them."""
         import numpy as np
 
-        path = self.trial_folder(hash) / PREDICTIONS
-        if self.result(hash) is None or not path.exists():
+        if PREDICTIONS not in self._vouched(hash):
             return {}
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(self.trial_folder(hash) / PREDICTIONS, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 
     def weights(self, hash: str) -> Path:
@@ -147,6 +151,8 @@ class Trials:
         if result is None or result["status"] != "finished":
             why = self.damaged.get(hash) or (f"it {result['status']}" if result else "it has no result")
             raise UserError(f"trial {hash} of {self.folder} has no weights: {why}")
+        if CHECKPOINT not in result["files"]:
+            raise UserError(f"trial {hash} of {self.folder} has no weights: its result vouches for none")
         path = self.trial_folder(hash) / CHECKPOINT
         if not path.is_file():
             message = f"the weights of trial {hash} of {self.folder} were deleted"
@@ -154,9 +160,10 @@ class Trials:
         return path
 
     def adopt(self, hash: str, other: Path) -> bool:
-        """Copy a finished trial from another study's folder, so that it is not trained twice. False where it has none.
+        """Copy a finished trial from another study's folder, so that it is not trained twice.
 
-        Only what the user owns is taken: a stranger's folder may claim any number.
+        False where it has none, or somebody works on this one here. Only what the user owns is taken: a stranger's
+        folder may claim any number.
         """
         source = trial_folder(other, hash)
         if not owned([other, other / TRIALS, source, source / RESULT]):
@@ -164,10 +171,19 @@ class Trials:
         result = None
         with suppress(OSError, ValueError):
             result = checked_result(source, hash, {}, {})
-        if result is None or result["status"] != "finished" or not self._trial(hash).take(source, result["files"]):
+        if result is None or result["status"] != "finished":
             return False
-        self.finish(hash, {key: value for key, value in result.items() if key != "files"})
+        taken = self._trial(hash).take(source, result)
+        if taken is None:
+            return False
+        self._ended(hash, *taken)
         return True
+
+    def _vouched(self, hash: str) -> Mapping[str, str]:
+        """The files that a sound result vouches for: name → sha256."""
+        result = self.result(hash)
+        files: Mapping[str, str] = result["files"] if result else {}
+        return files
 
 
 def _file(hash: str, name: str) -> str:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ablate.store import index
 from ablate.store.index import Damaged, Unusable
-from ablate.store.layout import EXPOSURES, INDEX, METRICS, RESULT, STATE, TRIAL, TRIALS, trials_in
-from ablate.store.records import read_lines
+from ablate.store.layout import (
+    CERTIFICATES,
+    ENVIRONMENT,
+    EXPOSURES,
+    FILES,
+    INDEX,
+    METRICS,
+    RESULT,
+    SPEC,
+    STATE,
+    TRIAL,
+    TRIALS,
+    trials_in,
+)
+from ablate.store.records import check_record, check_spec, read_lines
 from ablate.store.stamps import stamp
 from ablate.store.states import of_result
 from ablate.store.survey import Survey, survey
@@ -22,8 +36,8 @@ def verified(study: Path) -> dict[str, str]:
     damaged = dict(found.damaged)
     for hash in hashes:
         trial = TrialFolder(study / TRIALS / hash, hash)
-        ended = hash in found.results or hash in found.damaged
-        damaged |= {f"{TRIALS}/{hash}/{name}": why for name, why in _of_trial(trial, ended)}
+        damaged |= {f"{TRIALS}/{hash}/{name}": why for name, why in _of_trial(trial, found)}
+    damaged |= dict(_of_records(study))
     _, bad = read_lines(study / EXPOSURES)
     if bad:
         damaged[EXPOSURES] = f"not JSON: line {', '.join(map(str, bad))}"
@@ -32,13 +46,30 @@ def verified(study: Path) -> dict[str, str]:
     return damaged
 
 
-def _of_trial(trial: TrialFolder, ended: bool) -> Iterator[tuple[str, str]]:
+def _of_records(study: Path) -> Iterator[tuple[str, str]]:
+    try:
+        check_spec(study / SPEC)
+    except (OSError, ValueError) as error:
+        yield SPEC, str(error)
+    for name in (CERTIFICATES, ENVIRONMENT):
+        try:
+            check_record(study / name)
+        except (OSError, ValueError) as error:
+            yield name, str(error)
+
+
+def _of_trial(trial: TrialFolder, found: Survey) -> Iterator[tuple[str, str]]:
     """What no result vouches for."""
     try:
         trial.state()
     except (OSError, ValueError) as error:
         yield STATE, str(error)
-    if ended:
+    if trial.hash in found.damaged:
+        return
+    if result := found.results.get(trial.hash):
+        unlisted = [name for name in FILES if name not in result["files"] and os.path.lexists(trial.path / name)]
+        if (trial.path / RESULT).exists():  # else it began again just now
+            yield from ((name, "the result does not vouch for it") for name in unlisted)
         return
     try:
         trial.begun()
