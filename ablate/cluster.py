@@ -105,14 +105,17 @@ class Nodes:
         if id in self._excluded or id not in self._alive:
             return
         node = self._alive[id]
-        here = NodeAffinitySchedulingStrategy(node_id=id, soft=False)
-        holder: Any = ray.remote(num_cpus=node["Resources"]["CPU"])(_Holder)
-        self._excluded[id] = holder.options(scheduling_strategy=here).remote()
+        self._excluded[id] = _held(id, node["Resources"]["CPU"])
         driver.tell("node", name=node["NodeManagerHostname"], change="unfit", why=why)
         if not slots(self._placement, self._fit()):
             message = f"no node can run this study: {node['NodeManagerHostname']}: {why}"
             hint = "install the same versions on all nodes, or sweep on one kind of them"
             driver.refused([Problem(message, hint=hint)])
+
+    def release(self) -> None:
+        """Give back the cores of excluded nodes."""
+        for holder in self._excluded.values():
+            ray.kill(holder)
 
     def _fit(self) -> list[dict[str, Any]]:
         return [node for id, node in self._alive.items() if id not in self._excluded]
@@ -120,6 +123,13 @@ class Nodes:
     def _there(self) -> dict[str, dict[str, Any]]:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         return {node["NodeID"]: node for node in nodes if node["Alive"] and node["Resources"].get("CPU")}
+
+
+def _held(id: str, cpus: float) -> Any:
+    """An actor that holds so many cores of that node."""
+    here = NodeAffinitySchedulingStrategy(node_id=id, soft=False)
+    holder: Any = ray.remote(num_cpus=cpus)(_Holder)
+    return holder.options(scheduling_strategy=here).remote()
 
 
 class _Holder:

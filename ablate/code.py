@@ -9,10 +9,10 @@ every trial that uses it.
 from __future__ import annotations
 
 import ast
+import copyreg
 import dis
 import hashlib
 import inspect
-import pickle
 import secrets
 import sys
 from collections.abc import Iterable, Iterator
@@ -40,8 +40,7 @@ _PROCESS = secrets.token_hex(16)
 def code_digest() -> str:
     """Of this package's sources, but for ``READERS``: 128 bits of SHA-256 in hexadecimal, as everywhere here.
 
-    They are read when this module is imported, as everything that trains does before it does anything: what is edited
-    later is not what runs.
+    They are read when this module is imported, early in whatever trains: what is edited later is not what runs.
     """
     sources = {path.relative_to(PACKAGE): path for path in PACKAGE.rglob("*.py")}
     return _digest(
@@ -116,8 +115,9 @@ def _files_of(kind: type) -> dict[str, bytes] | None:
     if module is None or kind.__module__ != "__main__":
         return files
     # a script's own module may go on at a prompt
-    own = {Path(each.__code__.co_filename).name for value in vars(kind).values() for each in _functions(value)}
-    return files if own <= {Path(str(module.__file__)).name} else None
+    own = {Path(each.__code__.co_filename) for value in vars(kind).values() for each in _functions(value)}
+    script = Path(str(module.__file__)).name
+    return files if all(path.name == script or path.is_file() for path in own) else None
 
 
 _have_read: dict[int, tuple[Any, dict[str, bytes] | None]] = {}
@@ -231,7 +231,9 @@ class _Typed:
         if _is_pinned(value.__name__ if isinstance(value, ModuleType) else value.__module__):
             return name
         files = _files_of(value) if isinstance(value, type) else module and _read(module)
-        if files is not None and not (isinstance(value, FunctionType) and _is_typed(value)):
+        if files is not None and not (
+            isinstance(value, FunctionType) and not Path(value.__code__.co_filename).is_file()
+        ):
             return f"{name} {_digest(sorted(files.items()))}"
         if isinstance(value, type):
             return self._class(value)
@@ -262,7 +264,8 @@ class _Typed:
         try:
             if _is_pinned(kind.__module__) and hasattr(value, "tolist") and str(value.dtype) != "object":
                 return f"{name} {value.dtype} {value.tolist()}"
-            reduced = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+            reduce = copyreg.dispatch_table.get(kind)
+            reduced: Any = reduce(value) if reduce else value.__reduce_ex__(4)
         except Exception:  # whatever it holds
             return _unspeakable(value)
         if isinstance(reduced, str):
@@ -285,10 +288,6 @@ def _told(kind: type) -> str:
         return _Typed().tell(kind)
     except Exception:  # something without an end, or that has more digits than Python writes
         return _unspeakable(kind)
-
-
-def _is_typed(function: FunctionType) -> bool:
-    return not Path(function.__code__.co_filename).is_file()
 
 
 def _globals(code: CodeType) -> list[str]:

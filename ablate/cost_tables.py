@@ -51,10 +51,14 @@ class Priced:
 def priced(
     variants: Iterable[Variant], *, memory_batch: int | None = None, memory: bool = False, channels_last: bool = True
 ) -> list[Priced]:
-    """Counted, and with ``memory`` for a batch of ``memory_batch`` examples, else of the recipe's own batch size."""
+    """Counted, and with ``memory`` for a batch of ``memory_batch`` examples, else for as many as the recipe has there.
+
+    These are ``train.micro_batch``, or ``train.batch_size``.
+    """
     found = []
     for variant in variants:
-        graph, batch = variant.network.graph, memory_batch or variant.train.batch_size
+        recipe = variant.train
+        graph, batch = variant.network.graph, memory_batch or recipe.micro_batch or recipe.batch_size
         frozen = variant.trainable.frozen
         used = memory_of(graph, batch, frozen=frozen, channels_last=channels_last) if memory else None
         found.append(Priced(variant, cost_of(graph), used))
@@ -279,7 +283,11 @@ def _inputs(prices: Sequence[Priced]) -> str:
 
 
 def _memory_text(prices: Sequence[Priced]) -> str:
-    batches = dict.fromkeys(str(each.memory.batch) for each in prices if each.memory)
+    batches = dict.fromkeys(
+        f"{each.memory.batch}{' (train.micro_batch)' if each.memory.batch == each.variant.train.micro_batch else ''}"
+        for each in prices
+        if each.memory
+    )
     if not batches:
         return ""
     return (

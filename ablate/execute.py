@@ -20,6 +20,7 @@ from ablate.checkpoints import Checkpoints
 from ablate.code import code_digest
 from ablate.data.dataset import ImageData
 from ablate.data.loading import cores_given
+from ablate.disk import InUseError
 from ablate.driving import Attempt, Driver
 from ablate.errors import UserError
 from ablate.faults import RankLostError
@@ -83,7 +84,7 @@ def run_here(
                 _run(driver, attempt, trial, data_of(trial))
             except _TimeIsUp:
                 driver.timed_out(attempt)
-            except RankLostError as error:
+            except (RankLostError, InUseError) as error:  # InUseError: an earlier attempt still runs, somewhere
                 driver.lost(attempt, str(error))
             except UserError as error:  # a full disk: no other trial would fare better
                 driver.refused(error.problems)

@@ -33,6 +33,7 @@ from ablate.actors import bundles, epochs_by_actors
 from ablate.cluster import DEATHS, Nodes, died_because, not_begun_because
 from ablate.code import code_digest
 from ablate.data.loading import give_cores
+from ablate.disk import InUseError
 from ablate.driving import Attempt, Driver
 from ablate.errors import UserError
 from ablate.execute import ended_by_sigterm, run_trial
@@ -173,6 +174,8 @@ class Worker(tune.Trainable):
             # what did not fit may still be held by somebody; a kernel that failed leaves a CUDA device unusable
             self._spent = status == "out_of_memory" or (status == "crashed" and torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
             return {"result": end.value, "done": not self._spent}
+        except InUseError as error:  # an earlier attempt still runs, somewhere
+            return {"busy": str(error), "done": True}
         except UserError as error:  # a full disk: no retry helps
             return {"refused": error.problems, "done": True}
 
@@ -238,6 +241,8 @@ class Recorder(tune.Callback):
         self._actors.pop(attempt.trial.hash, None)
         if "result" in result:
             self.driver.ended(attempt, result["result"])
+        elif "busy" in result:
+            self.driver.lost(attempt, result["busy"])
         elif "refused" in result:
             self.driver.refused(result["refused"])
         elif "unfit" in result:
@@ -315,6 +320,7 @@ def run(driver: Driver, given: Given, placement: Placement, nodes: Nodes) -> Non
         with signals_kept():
             tuner.fit()
     finally:
+        nodes.release()
         shutil.rmtree(storage, ignore_errors=True)
     if not driver.over:
         driver.stop("interrupted")  # Tune catches it, stops its trials and returns as if all were done

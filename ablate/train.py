@@ -278,25 +278,27 @@ class Run:
         self.move()
         return loss.detach(), scores.detach()
 
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss, scores) of one batch."""
-        self._seed_step(*self.ranks.stream)
-        return self._scored(x, y, self.ranks.share(len(y)))
+    def forward(self, x: Tensor, y: Tensor, part: slice | None = None, number: int = 0) -> tuple[Tensor, Tensor]:
+        """(loss, scores) of one batch, or of the part of that number of it: the parts' losses add up to the batch's."""
+        self._seed_step(*(self.ranks.stream if number == 0 else (self.ranks.rank, number)))
+        own = self.ranks.share(len(y))
+        if part is None:
+            return self._scored(x, y, own)
+        return self._scored(x[part], y, slice(own.start + part.start, own.start + part.stop))
 
-    def backward(self, loss: Tensor) -> None:
-        """Gradients in the place of those of the last step."""
-        self.optimizer.zero_grad(set_to_none=True)
+    def backward(self, loss: Tensor, number: int = 0) -> None:
+        """Gradients in the place of those of the last step; of a later part of the batch, added to them."""
+        if number == 0:
+            self.optimizer.zero_grad(set_to_none=True)
         self._add_gradients(loss)
 
     def _in_parts(self, x: Tensor, y: Tensor, parts: list[slice]) -> tuple[Tensor, Tensor]:
         """(loss, scores), detached, of one batch, whose gradients are there; a part's activations at a time."""
-        self.optimizer.zero_grad(set_to_none=True)
-        first, losses, scores = self.ranks.share(len(y)).start, [], []
+        losses, scores = [], []
         for number, part in enumerate(parts):
-            self._seed_step(*(self.ranks.stream if number == 0 else (self.ranks.rank, number)))
             with gathering(self.in_training, last=part is parts[-1]):
-                loss, given = self._scored(x[part], y, slice(first + part.start, first + part.stop))
-                self._add_gradients(loss)
+                loss, given = self.forward(x, y, part, number)
+                self.backward(loss, number)
             losses.append(loss.detach())
             scores.append(given.detach())
         return torch.stack(losses).sum(), torch.cat(scores)

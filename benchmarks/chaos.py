@@ -196,8 +196,13 @@ def _rows(study: Study, hash: str) -> list[dict[str, Any]]:
 def _events(folder: Path, kind: str) -> list[dict[str, Any]]:
     if not (folder / "events.jsonl").exists():
         return []
-    found, _ = Study(folder, {}, [], {}).events()
-    return [event for event in found if event["event"] == kind]
+    study, found, offset = Study(folder, {}, [], {}), [], -1
+    events, after = study.events()
+    while after != offset:
+        found += [event for event in events if event["event"] == kind]
+        offset = after
+        events, after = study.events(offset)
+    return found
 
 
 def _complete(folder: Path) -> bool:

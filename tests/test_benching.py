@@ -100,6 +100,20 @@ def test_the_stages_of_a_step_are_told_apart_and_sum_to_the_step(plan: StudyPlan
     assert [len(seconds) for seconds in found.values()] == [7] * 5
 
 
+def test_the_stages_of_a_batch_in_parts_are_those_of_all_parts(tiny: Path) -> None:
+    plan, watch = study_plan(load(tiny, sets={"train.micro_batch": 6})), Watch()
+    training = slowed(subject_of(plan), watch, _scored=5, _add_gradients=11, move=3)
+    found = stages_of(training, Timing(steps=2, clock=watch))
+    assert training.batch_size == 16  # 6, 6 and 4
+    assert {name: set(seconds) for name, seconds in found.items()} == {
+        "data": {0},
+        "forward": {3 * 5},
+        "backward": {3 * 11},
+        "optimiser": {3},
+        "step": {3 * 5 + 3 * 11 + 3},
+    }
+
+
 def _slow(batches: Iterator[Any], watch: Watch, seconds: float) -> Iterator[Any]:
     for batch in batches:
         watch.now += seconds

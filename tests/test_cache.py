@@ -325,7 +325,7 @@ def test_what_a_study_holds_too_takes_no_room(cache: Cache, study: Study) -> Non
 
 def test_what_a_killed_process_left_goes_after_a_day(cache: Cache, study: Study) -> None:
     cache.give(trained(study), A)
-    old, young = (entry_of(cache).folder.with_name(f".{A}.{name}.tmp") for name in ("1-old", "1-young"))
+    old, young = (entry_of(cache).folder.with_name(f".{A}.{name}.tmp") for name in ("1-01234567", "1-89abcdef"))
     for folder in (old, young):
         folder.mkdir()
         (folder / CHECKPOINT).write_bytes(b"half")
@@ -378,7 +378,7 @@ cache, hashes, took = Cache(folder / "cache"), [digit * 32 for digit in "abc"], 
 giver, taker = (study_in(folder / f"{{what}}{{number}}") for what in ("giver", "taker"))
 for hash in hashes:
     trained(giver, hash)
-for turn in range(15):
+for turn in range(11):
     hash = hashes[(turn + number) % 3]
     cache.give(giver, hash)
     taken = cache.take(taker, hash, CODE)
@@ -400,10 +400,10 @@ def test_processes_that_give_take_and_remove_at_once_see_whole_entries_or_none(t
         subprocess.Popen(
             [*command, str(number), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        for number in range(3)
+        for number in range(2)
     ]
     ended = [(worker.communicate(), worker.returncode) for worker in workers]
-    assert [code for _, code in ended] == [0, 0, 0], [err for (_, err), _ in ended]
+    assert [code for _, code in ended] == [0, 0], [err for (_, err), _ in ended]
     assert all(int(taken) > 0 for (taken, _), _ in ended)
     assert Cache(tmp_path / "cache").verify() == {}
     assert not list((tmp_path / "cache").rglob("*.tmp"))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -67,21 +67,25 @@ class Warming(Block):
 
 
 class Counting(Block):
-    """The same, in a plain attribute or in a generator of its own: no checkpoint can have these."""
+    """The same, in an attribute, a stream of its own or a function that was begun: no checkpoint has these."""
 
     name = "test_counting"
 
     class Params(BlockParams):
-        draws: bool = False
+        by: Literal["attribute", "stream", "function"] = "attribute"
 
     def __init__(self, params: Params, shape: Shape) -> None:
         super().__init__()
-        self.draws, self.steps, self.generator = params.draws, 0.0, torch.Generator().manual_seed(3)
+        self.by, self.steps, self.generator = params.by, 0.0, torch.Generator().manual_seed(3)
+        if self.by == "function":
+            self.counter = (float(step) for step in range(1000))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and not x.is_meta:
-            if self.draws:
+            if self.by == "stream":
                 return x * (1 + 0.5 * torch.rand((), generator=self.generator))
+            if self.by == "function":
+                return x * (1 + 0.03 * next(self.counter))
             self.steps += 1
         return x * (1 + 0.03 * self.steps)
 
@@ -456,9 +460,9 @@ def test_keeping_takes_a_share_of_the_time_that_training_takes(study: Study) -> 
     assert kept == [103.0, 125.0, 147.0]
 
 
-@pytest.mark.parametrize("draws", [False, True])
-def test_a_network_that_remembers_what_no_checkpoint_has_starts_again(study: Study, draws: bool) -> None:
-    of = trial({"count": {"block": "test_counting", "draws": draws}})
+@pytest.mark.parametrize("by", ["attribute", "stream", "function"])
+def test_a_network_that_remembers_what_no_checkpoint_has_starts_again(study: Study, by: str) -> None:
+    of = trial({"count": {"block": "test_counting", "by": by}})
     wanted = straight(of)
     running = epochs(of, arrays(), checkpoints=always(study))
     assert [next(running)["epoch"], next(running)["epoch"]] == [1, 2]

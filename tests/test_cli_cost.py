@@ -94,6 +94,9 @@ def test_memory_is_for_the_recipes_batch_or_the_one_that_is_asked_for(
     assert total == pytest.approx(sum(nodes)) == value(whole[1], column)
     assert 0 < value(insertions["rows"][0], column) < total
     assert "batch of 16 in fp32" in by_node["caption"]
+    tiny.write_text(tiny.read_text().replace("batch_size: 16", "batch_size: 16, micro_batch: 8"))
+    assert rows(capsys, tiny, "--memory") == half
+    assert "batch of 8 (train.micro_batch) in fp32" in run(capsys, tiny, "--memory")
 
 
 def test_latency_says_how_it_was_measured(

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -191,6 +192,7 @@ def test_where_it_lies_changes_nothing(bring: Bring, tmp_path: Path, monkeypatch
         (DATA.format(name="outside_set"), lambda: hashed(name="outside_set")),
         (AUGMENT, lambda: hashed(augment=["outside_flip"])),
     ],
+    ids=["block", "data set", "augmentation"],
 )
 def test_what_is_edited_after_its_import_is_known_by_what_was_imported(
     bring: Bring, tmp_path: Path, source: str, digest: Callable[[], str]
@@ -215,14 +217,13 @@ def test_processes_compare_what_each_imports_by_itself(bring: Bring) -> None:
 
 
 PROMPT = """\
-import pydantic, threading, types, numpy as np, torch, torch.nn.functional as F
+import math, pydantic, threading, types
 FACTORS = {{"one": [{table}]}}
-TENSOR = torch.tensor([1.0, {tensor}])
 SPACE = types.SimpleNamespace(deep=[{space}])
 def step(x):
     return further(x) + 1 if x else step(x - 1)
 def further(x):
-    return F.relu(x) {sign} 1
+    return math.exp(x) {sign} 1
 def by(count):
     def wrap(function):
         return lambda *a: function(*a) * count
@@ -232,9 +233,9 @@ class Above:
 {blank}class Typed(Above):
     rates = ({rate}, "a")
     class Params(pydantic.BaseModel):
-        width: int = {width}
+        width: int | None = {width}
     def stepped(self, x):
-        return [step(each) + FACTORS["one"][0] + SPACE.deep[0] + TENSOR.sum() for each in x]
+        return [step(each) + FACTORS["one"][0] + SPACE.deep[0] for each in x]
     @by({by})
     def wrapped(self, x):
         return super().wrapped(x)
@@ -248,11 +249,11 @@ class Above:
     class Within:
         depth = {depth}
 """
-TYPED = {"blank": "", "rate": 0.5, "scale": 1, "factor": 2, "inner": 5, "depth": 7, "table": 11, "tensor": 13}
+TYPED: dict[str, Any] = {"blank": "", "rate": 0.5, "scale": 1, "factor": 2, "inner": 5, "depth": 7, "table": 11}
 TYPED |= {"space": 17, "sign": "+", "height": 19, "width": 23, "by": 29}
 
 
-def typed(more: str = "", **changed: Any) -> Any:
+def typed(*, more: str = "", **changed: Any) -> Any:
     """A class that has no file, as of a prompt."""
     names = {"__name__": "prompt"}
     exec(PROMPT.format(**TYPED | changed) + more, names)
@@ -261,7 +262,8 @@ def typed(more: str = "", **changed: Any) -> Any:
 
 @pytest.mark.parametrize("changed", sorted(TYPED.keys() - {"blank"}))
 def test_a_class_without_a_file_is_known_by_all_that_it_uses(changed: str) -> None:
-    assert outside_digest(typed(**{changed: "-" if changed == "sign" else 31})) != outside_digest(typed())
+    another: dict[str, Any] = {changed: "-" if changed == "sign" else 31}
+    assert outside_digest(typed(**another)) != outside_digest(typed())
 
 
 def test_where_a_class_was_typed_changes_nothing() -> None:
@@ -272,9 +274,17 @@ def test_where_a_class_was_typed_changes_nothing() -> None:
 
 def test_what_no_other_process_can_be_told_of_is_this_process_s_own() -> None:
     more = "    lock = threading.Lock()\n    def locked(self):\n        return self.lock\n"
-    kind = typed(more)
+    kind = typed(more=more)
     here = outside_digest(kind)
-    assert outside_digest(kind) == here != outside_digest(typed(more))
+    assert outside_digest(kind) == here != outside_digest(typed(more=more))
+
+
+def test_tensors_are_known_by_their_numbers() -> None:
+    more = "    import torch\n    weights = torch.tensor([1.5, {}], dtype=torch.{})\n"
+    kinds = [typed(more=more.format(*numbers)) for numbers in ((2, "float32"), (3, "float32"), (2, "bfloat16"))]
+    kinds += [typed(more=f"    import numpy\n    weights = numpy.array([1.5, {number}])\n") for number in (2, 3)]
+    assert len({*map(outside_digest, kinds)}) == 5
+    assert outside_digest(typed(more=more.format(2, "float32"))) == outside_digest(kinds[0])
 
 
 def test_what_it_uses_may_change_after_it_was_typed() -> None:
@@ -299,14 +309,13 @@ def test_a_class_typed_after_a_script_is_not_known_by_the_script(
 
 
 def test_digests_are_the_same_in_every_process(bring: Bring, tmp_path: Path) -> None:
-    printed = "import here; from ablate.code import *; print(code_digest(), *map(outside_digest, [here.Here, Typed]))"
+    printed = "import here; from ablate.code import *; print(*map(outside_digest, [here.Here, Typed]))"
     here = bring("class Here:\n    sides = {3, 5, 7}\n", "here")
-    digests = [code_digest(), outside_digest(here.Here), outside_digest(typed())]
-    for seed in ("13",):
-        script = f"__name__ = 'prompt'\n{PROMPT.format(**TYPED)}\n{printed}"
-        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
-        assert done.stdout.split() == digests, done.stderr
+    digests = [outside_digest(here.Here), outside_digest(typed())]
+    script = f"__name__ = 'prompt'\n{PROMPT.format(**TYPED)}\n{printed}"
+    environment = os.environ | {"PYTHONHASHSEED": "13", "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == digests, done.stderr
 
 
 def test_our_digest_changes_with_what_trains_and_not_with_what_reads(
@@ -331,6 +340,22 @@ def test_our_digest_changes_with_what_trains_and_not_with_what_reads(
         assert digest() not in (before, renamed)
     finally:
         code_digest.cache_clear()
+
+
+def test_our_digest_is_of_what_was_imported(tmp_path: Path) -> None:
+    """Where the edit comes between the import and the first that asks."""
+    shutil.copy(code.__file__, tmp_path / "code.py")
+
+    def imported() -> Any:
+        spec = spec_from_file_location("copied", tmp_path / "code.py")
+        assert spec is not None
+        assert spec.loader is not None
+        spec.loader.exec_module(module := module_from_spec(spec))
+        return module
+
+    before, unasked = imported().code_digest(), imported()
+    (tmp_path / "train.py").write_text("")
+    assert unasked.code_digest() == before != imported().code_digest()
 
 
 def test_nothing_that_makes_a_result_is_taken_for_a_reader() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from ablate import store
 from ablate.errors import UserError
-from ablate.store import Study, study_folder
+from ablate.store import Study, stamps, study_folder, trials
 from tests.stores import CRASHED, RESULT, SPEC, VARIANTS, A, B, C, D, cut, flip, names, train
 
 
@@ -130,12 +131,13 @@ def test_a_trial_with_a_result_starts_afresh(study: Study) -> None:
 def test_what_a_killed_process_had_begun_to_write_is_removed(study: Study) -> None:
     study.begin({"hash": A})
     for folder in (study.folder, study.trial_folder(A)):
-        (folder / ".result.json.7-abc.tmp").write_text("{")
+        (folder / ".result.json.7-0123abcd.tmp").write_text("{")
+        (folder / ".mine.tmp").write_text("no name of ours")
     Study.create(study.folder, SPEC, VARIANTS, {})
     study.begin({"hash": A})
     study.finish(A, RESULT)
-    assert names(study.trial_folder(A)) == [store.RESULT, store.TRIAL]
-    assert not [name for name in names(study.folder) if name.endswith(".tmp")]
+    assert names(study.trial_folder(A)) == [".mine.tmp", store.RESULT, store.TRIAL]
+    assert [name for name in names(study.folder) if name.endswith(".tmp")] == [".mine.tmp"]
 
 
 # Damage.
@@ -175,6 +177,65 @@ def test_a_result_in_another_trials_folder_is_damage(study: Study) -> None:
     assert "another trial's" in study.damaged[B]
 
 
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"status": "weird"},
+        {"status": ["finished"]},
+        {"status": None},
+        {"files": None},
+        {"files": [store.TRIAL]},
+        {"files": {store.TRIAL: 7}},
+        {"files": {"../../spec.yaml": "0" * 64}},
+        {"files": {"notes.txt": "0" * 64}},
+        {"files": {store.STATE: "0" * 64}},
+        {"metrics": [1.0]},
+        {"epochs": "5"},
+        {"seconds": {}},
+    ],
+    ids=str,
+)
+def test_a_result_that_is_consistent_and_not_ours_is_damage(study: Study, foreign: dict[str, Any]) -> None:
+    train(study, A)
+    (study.trial_folder(A) / "notes.txt").write_bytes(b"")
+    path = study.trial_folder(A) / store.RESULT
+    for record in ({**RESULT, "files": {}, **foreign}, {}):
+        record = {**record, "trial": A}
+        digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        path.write_text(json.dumps({**record, "checksum": digest}))
+        with study.hold():
+            assert study.results() == {}
+            assert study.states()[A].status == "damaged"
+        assert study.result(A) is None
+        assert store.RESULT in study.damaged[A]
+        assert study.verify().keys() == {A}
+
+
+def test_what_no_result_vouches_for_is_never_read_as_its_trials(study: Study) -> None:
+    study.begin({"hash": A})
+    study.finish(A, RESULT)
+    assert study.verify() == {}
+    study.append_metrics(A, {"epoch": 1})
+    study.save_predictions(A, {"val": np.arange(7)})
+    study.save_checkpoint(A, b"weights")
+    assert study.result(A) is not None
+    assert (study.metrics(A), study.predictions(A)) == ([], {})
+    with pytest.raises(UserError, match="its result vouches for none"):
+        study.weights(A)
+    unlisted = (store.METRICS, store.PREDICTIONS, store.CHECKPOINT)
+    assert study.verify().keys() == {f"{store.TRIALS}/{A}/{name}" for name in unlisted}
+
+
+def test_what_is_no_file_of_a_trial_does_not_matter_to_its_result(study: Study) -> None:
+    foreign = study.trial_folder(A) / ".nfs0001"
+    study.begin({"hash": A})
+    foreign.write_bytes(b"open elsewhere")
+    study.finish(A, RESULT)
+    foreign.unlink()
+    assert study.verify() == {}
+    assert study.results().keys() == {A}
+
+
 def test_missing_predictions_are_damage_and_a_missing_checkpoint_is_not(study: Study) -> None:
     train(study, A)
     (study.trial_folder(A) / store.CHECKPOINT).unlink()
@@ -202,6 +263,44 @@ def test_damaged_records_are_an_error_of_the_folder_and_a_resume_writes_them_ane
     assert Study.open(study.folder).variants == VARIANTS
 
 
+@pytest.mark.parametrize("name", [store.CERTIFICATES, store.ENVIRONMENT])
+def test_an_altered_record_is_found_though_it_is_json(study: Study, name: str) -> None:
+    path = study.folder / name
+    path.write_text(path.read_text().replace("none", "some").replace("2.6", "2.7"))
+    assert study.verify().keys() == {name}
+    with pytest.raises(UserError, match="not as it was written; `ablate sweep` into this folder writes it anew"):
+        Study.open(study.folder)
+    Study.create(study.folder, SPEC, VARIANTS, {"torch": "2.6"})
+    assert Study.open(study.folder).verify() == {}
+
+
+def test_every_byte_of_a_spec_counts(study: Study) -> None:
+    path = study.folder / store.SPEC
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(UserError, match=r"spec\.yaml (was edited, or is damaged|has format)"):
+            Study.open(study.folder)
+
+
+def test_an_edited_spec_is_told_and_written_anew_for_the_same_trials_alone(study: Study) -> None:
+    path = study.folder / store.SPEC
+    whole = path.read_bytes()
+    for edited in (whole.replace(b"lr: 0.1", b"lr: 0.2"), b"\0" + whole[1:]):
+        path.write_bytes(edited)
+        with pytest.raises(UserError, match=r"spec\.yaml was edited, or is damaged: .*with this folder as --out"):
+            Study.open(study.folder)
+        assert study.verify() == {store.SPEC: "it is not as it was written"}
+        others = [{**VARIANTS[0], "trials": {"0": D}}]
+        spec = {**SPEC, "train": {"epochs": 5, "optimizer": {"name": "sgd", "lr": 0.2}}}
+        with pytest.raises(UserError, match="this spec's trials are not those of the study; choose another --out"):
+            Study.create(study.folder, spec, others, {})
+        assert path.read_bytes() == edited
+        Study.create(study.folder, SPEC, VARIANTS, {})
+        assert path.read_bytes() == whole
+        assert Study.open(study.folder).spec == SPEC
+
+
 def test_a_later_format_is_refused(study: Study) -> None:
     (study.folder / store.CERTIFICATES).write_text(json.dumps({"format": store.FORMAT + 1, "variants": []}))
     with pytest.raises(UserError, match="update ablate"):
@@ -226,7 +325,7 @@ def test_a_folder_that_is_no_study_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_create_that_was_killed_before_the_spec_can_be_repeated(study: Study) -> None:
     (study.folder / store.SPEC).unlink()
-    (study.folder / ".spec.yaml.7-abc.tmp").write_text("na")
+    (study.folder / ".spec.yaml.7-0123abcd.tmp").write_text("na")
     Study.create(study.folder, SPEC, VARIANTS, {})
     assert Study.open(study.folder).spec == SPEC
 
@@ -299,3 +398,50 @@ def test_nothing_is_adopted_from_a_strangers_folder(
     monkeypatch.setattr(os, "geteuid", lambda: user + 1)
     assert not other.adopt(A, study.folder)
     assert other.results() == {}
+
+
+@pytest.mark.parametrize("open_to_all", [store.TRIALS, f"{store.TRIALS}/{A}", f"{store.TRIALS}/{A}/{store.METRICS}"])
+def test_nothing_is_adopted_that_everybody_may_write(study: Study, tmp_path: Path, open_to_all: str) -> None:
+    train(study, A)
+    other = Study.create(tmp_path / "other", SPEC, VARIANTS, {})
+    path = study.folder / open_to_all
+    path.chmod(path.stat().st_mode | 0o002)
+    assert not other.adopt(A, study.folder)
+    path.chmod(path.stat().st_mode & ~0o002)
+    assert other.adopt(A, study.folder)
+
+
+@pytest.mark.parametrize("name", ["", store.TRIAL, store.METRICS, store.PREDICTIONS, store.CHECKPOINT])
+def test_a_trial_that_goes_while_it_is_adopted_is_none_and_changes_nothing(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As a cache removes it; by name, as it is damaged."""
+    train(study, A)
+    other = Study.create(tmp_path / "other", SPEC, VARIANTS, {})
+    other.begin({"hash": A})
+    other.append_metrics(A, {"epoch": 1})
+    other.save_state(A, b"state")
+    before = {path.name: path.read_bytes() for path in other.trial_folder(A).iterdir()}
+    real = stamps.checked_result
+
+    def overtaken(folder: Path, *rest: Any) -> Any:
+        result = real(folder, *rest)
+        if name:
+            flip(folder / name)
+        else:
+            folder.rename(folder.with_name(".gone"))
+        return result
+
+    monkeypatch.setattr(trials, "checked_result", overtaken)
+    assert not other.adopt(A, study.folder)
+    assert {path.name: path.read_bytes() for path in other.trial_folder(A).iterdir()} == before
+
+
+def test_nothing_is_adopted_by_a_trial_that_somebody_works_on(study: Study, tmp_path: Path) -> None:
+    train(study, A)
+    other = Study.create(tmp_path / "other", SPEC, VARIANTS, {})
+    with other.working(A):
+        other.begin({"hash": A})
+        assert not other.adopt(A, study.folder)
+        assert names(other.trial_folder(A)) == [store.LOCK, store.TRIAL]
+    assert other.adopt(A, study.folder)

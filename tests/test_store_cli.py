@@ -58,6 +58,20 @@ def test_what_is_damaged_is_named_with_its_variant_and_what_trains_it_again(
     ]
 
 
+def test_what_a_strangers_study_says_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = [{**VARIANTS[0], "name": "n\x1b[2Jone"}]
+    study = Study.create(tmp_path / "s\x1b[2J", SPEC, hostile, {})
+    train(study, A)
+    for harm in (lambda path: None, flip):
+        harm(study.trial_folder(A) / store.METRICS)
+        (study.folder / store.INDEX).write_bytes(b"none")
+        for action in ("verify", "rebuild", "verify"):
+            run("store", action, study.folder)
+    out = capsys.readouterr().out
+    assert "n\ufffd[2Jone" in out
+    assert "\x1b" not in out
+
+
 def test_the_index_is_made_anew(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     (study.folder / store.INDEX).write_bytes(b"none")
     assert run("store", "rebuild", study.folder) == 0

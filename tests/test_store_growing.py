@@ -134,6 +134,54 @@ def test_with_more_epochs_nothing_else_may_have_another_value(
     assert Study.open(study.folder).spec == GROWING
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "may"),
+    [
+        ({"variants": {"v": {"block": {"p": 1}}}}, {"variants": {"v": {"block": {"p": 1}}, "w": {}}}, True),
+        ({"variants": {"v": {"block": {"p": 1}}}}, {"variants": {"v": {"block": {"p": 1, "q": 2}}}}, False),
+        ({"variants": {"v": {"block": None}}}, {"variants": {"v": {"block": {"p": 1}}}}, False),
+        ({"variants": {"v": None}}, {"variants": {"v": {"p": 1}}}, False),
+        ({"variants": {"v": {"layers": [1]}}}, {"variants": {"v": {"layers": [1, 2]}}}, False),
+        ({"components": {"c": {"p": 1}}}, {"components": {"c": {"p": 1}, "d": {"p": 2}}}, True),
+        ({"components": {"c": {"p": {}}}}, {"components": {"c": {"p": {"q": 1}}}}, False),
+        ({"factors": {"a": {"x": {}}}}, {"factors": {"a": {"x": {}, "y": {"p": 1}}, "b": {"z": {}}}}, True),
+        ({"factors": {"a": {"x": {}}}}, {"factors": {"a": {"x": {"p": 1}}}}, False),
+        ({"factors": {"a": {"path": "p", "levels": [1]}}}, {"factors": {"a": {"path": "p", "levels": [1, 2]}}}, True),
+        ({"factors": {"a": {"path": "p", "levels": [1]}}}, {"factors": {"a": {"path": "q", "levels": [1]}}}, False),
+        ({"factors": {"a": {"path": "p", "levels": {"x": {}}}}},
+         {"factors": {"a": {"path": "p", "levels": {"x": {"q": 1}}}}}, False),
+        ({"baseline": None}, {"baseline": "v"}, False),
+        ({}, {"exclude": [{"a": "x"}]}, False),
+        ({"zip": [["a", "b"]]}, {"zip": [["a", "b"], ["c", "d"]]}, False),
+    ],
+)  # fmt: skip
+def test_with_more_epochs_names_may_be_added_and_no_recipe_changed(
+    tmp_path: Path, old: dict[str, Any], new: dict[str, Any], may: bool
+) -> None:
+    spec = {"name": "g", "train": {"epochs": 5}, "ablation": {"seeds": 1, **old}}
+    study = begun(tmp_path / "s", spec, variants(A))
+    longer = {"name": "g", "train": {"epochs": 7}, "ablation": {"seeds": 2, **new}}
+    if may:
+        assert Study.create(study.folder, longer, variants(B), {}).spec == longer
+    else:
+        with pytest.raises(UserError, match=r"they differ in ablation\."):
+            Study.create(study.folder, longer, variants(B), {})
+
+
+@pytest.mark.parametrize("grown", [{}, {"ablation__seeds": 3}, {"ablation__factors__a__z": {}}, {"data__root": "/b"}])
+def test_other_trials_of_the_same_spec_are_refused(tmp_path: Path, grown: dict[str, Any]) -> None:
+    """A block's code has changed, or the data: the old results would vanish from the table."""
+    records = [*variants(A, B), *variants(C, name="other")]
+    study = begun(tmp_path / "s", GROWING, records)
+    files = {path: path.read_bytes() for path in study.folder.iterdir() if path.is_file()}
+    more = variants(D, name="new")
+    others = [{**records[0], "trials": {"0": A, "1": D}}, records[1], *more]
+    with pytest.raises(UserError, match=r"trials of none are others now.*: the code of .*; choose another --out$"):
+        Study.create(study.folder, changed(GROWING, **grown), others, {})
+    assert {path: path.read_bytes() for path in study.folder.iterdir() if path.is_file()} == files
+    assert Study.create(study.folder, changed(GROWING, **grown), [*records, *more], {}).results().keys() == {A}
+
+
 def test_with_more_epochs_no_variant_may_be_gone(tmp_path: Path) -> None:
     study = begun(tmp_path / "s", GROWING, variants(A))
     with pytest.raises(UserError, match="none is gone"):
@@ -145,6 +193,16 @@ def test_the_spec_that_goes_on_unchanged_is_no_event(study: Study) -> None:
     assert names(study.folder) == [
         ".lock", store.CERTIFICATES, store.ENVIRONMENT, store.SPEC, store.TRIALS
     ]  # fmt: skip
+
+
+def test_the_numerics_of_an_edited_spec_are_kept_since_its_trials_have_them(tmp_path: Path) -> None:
+    spec = {**GROWING, "numerics": {"threads": 3}}
+    path = Study.create(tmp_path / "s", spec, variants(A), {}).folder / store.SPEC
+    path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
+    assert begun_with(tmp_path / "s", GROWING) == {"threads": 3}
+    assert Study.create(tmp_path / "s", spec, variants(A), {}).spec == spec
+    path.write_text("{")
+    assert begun_with(tmp_path / "s", GROWING) is None
 
 
 def test_the_numerics_are_kept_for_a_study_that_grows(tmp_path: Path) -> None:

@@ -252,12 +252,19 @@ def of_format_1(path: Path) -> None:
         database.execute(f"INSERT INTO trials VALUES ('{A}', 'begun', 7)")
 
 
-def unreadable_rows(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute("UPDATE trials SET stamps = '{'")
+def with_stamps(text: str) -> Callable[[Path], None]:
+    def harm(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE trials SET stamps = ?", (text,))
+
+    return harm
 
 
-@pytest.mark.parametrize("harm", [Path.unlink, empty, garbage, torn, worn, of_format_1, unreadable_rows])
+unreadable_rows = with_stamps("{")
+NO_STAMPS = [with_stamps(text) for text in ("[]", "7", '{"\\u0000": [1, 2, 3, 4]}')]
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, empty, garbage, torn, worn, of_format_1, unreadable_rows, *NO_STAMPS])
 def test_without_a_sound_index_everything_works_and_who_holds_the_study_makes_it_anew(
     study: Study, harm: Callable[[Path], None]
 ) -> None:
@@ -393,16 +400,19 @@ def test_a_study_of_format_1_is_read_and_goes_on_as_one_of_this_format(study: St
     train(study, A)
     for name in (store.CERTIFICATES, store.ENVIRONMENT):
         record = json.loads((study.folder / name).read_text())
+        del record["checksum"]
         (study.folder / name).write_text(json.dumps({**record, "format": 1}))
     spec = study.folder / store.SPEC
-    spec.write_text(spec.read_text().replace(f"format {store.FORMAT}", "format 1", 1))
+    spec.write_text("# ablate study, format 1\n" + spec.read_text().partition("\n")[2])
     study.rebuild()
     of_format_1(study.folder / store.INDEX)
     found = Study.open(study.folder)
     assert found.results().keys() == {A}
     assert found.states()[A].status == "finished"
+    assert found.verify().keys() == {store.INDEX}
     found = Study.create(study.folder, SPEC, VARIANTS, {})
-    assert spec.read_text().startswith(f"# ablate study, format {store.FORMAT}\n")
+    assert spec.read_text().startswith(f"# ablate study, format {store.FORMAT}, sha256 ")
+    assert all("checksum" in (study.folder / name).read_text() for name in (store.CERTIFICATES, store.ENVIRONMENT))
     with found.hold():
         assert found.results().keys() == {A}
     assert index.check(study.folder).keys() == {A}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablate import store
+from ablate import disk, store
+from ablate.disk import InUseError
 from ablate.errors import UserError
 from ablate.outcomes import RESULTS
-from ablate.store import Study
+from ablate.store import Study, events
 from tests.conftest import fill
 from tests.stores import RESULT, SPEC, VARIANTS, A, B, C, cut, flip, names, run_python, told, train
 
@@ -233,6 +235,17 @@ def test_a_worker_that_outlived_its_sweep_has_its_trial_and_no_other(study: Stud
             pass
 
 
+def test_who_finds_a_lock_taken_can_tell_it_from_other_errors(study: Study) -> None:
+    with study.hold(), study.working(A):
+        for taken in (study.hold(), study.working(A, patience=0)):
+            with pytest.raises(InUseError), taken:
+                pass
+        with pytest.raises(InUseError, match="in use by process") as refused:
+            Study.create(study.folder, SPEC, VARIANTS, {})
+    again = pickle.loads(pickle.dumps(refused.value))  # of a worker to its sweep
+    assert (type(again), str(again)) == (InUseError, str(refused.value))
+
+
 def test_a_trial_is_waited_for(study: Study) -> None:
     with run_python(WORKER, str(study.folder), A) as worker:
         told(worker)
@@ -369,3 +382,36 @@ def test_events_are_read_on_from_where_the_last_reading_ended(study: Study) -> N
     assert [event["event"] for event in study.events()[0]] == ["node", "over"]
     (study.folder / store.EVENTS).write_text('{"event": "sweep"}\n')
     assert study.events(1009)[0] == [{"event": "sweep"}]  # another log
+
+
+def test_a_long_log_is_read_in_parts(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        study.log({"event": number})
+    with (study.folder / store.EVENTS).open("a") as file:
+        file.write("x" * 200 + "\n")  # no event
+    study.log({"event": "last"})
+    monkeypatch.setattr(events, "MOST", 64)
+    found: list[dict[str, Any]] = []
+    offset, before = 0, -1
+    while offset != before:
+        before = offset
+        part, offset = study.events(before)
+        assert offset - before <= 64
+        found += part
+    assert [event["event"] for event in found] == [*range(20), "last"]
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        (".result.json.7-0123abcd.tmp", True),
+        (".a.b.123456-ffffffff.tmp", True),
+        (".result.json.tmp", False),
+        (".result.json.7-abc.tmp", False),
+        ("result.json.7-0123abcd.tmp", False),
+        (".result.json.7-0123abcd.tmp~", False),
+        (".7-0123abcd.tmp", False),
+    ],
+)
+def test_what_others_write_beside_is_no_leftover_of_ours(name: str, ours: bool) -> None:
+    assert disk.is_leftover(name) == ours

@@ -285,6 +285,7 @@ def finished(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_sweep_killed_with_all_its_processes_loses_no_finished_trial(
     tiny: Path, tmp_path: Path, sweep_spec: Sweep
@@ -309,6 +310,7 @@ def test_a_sweep_killed_with_all_its_processes_loses_no_finished_trial(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(tiny: Path, tmp_path: Path) -> None:
     tiny.write_text(tiny.read_text().replace("count: {train: 60", "count: {train: 600"))

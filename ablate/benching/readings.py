@@ -21,6 +21,7 @@ from ablate.data.dataset import ImageData
 from ablate.evaluating import evaluate
 from ablate.measuring import endless
 from ablate.numerics import PRECISIONS, set_process
+from ablate.optimizing import parts_of
 from ablate.streams import generator
 from ablate.train import Run, Trial
 from ablate.trainable import training_mode
@@ -112,16 +113,20 @@ class Training:
         return (self.clock() - began) / self.burst
 
     def stages(self) -> dict[str, float]:
-        """Seconds of each stage of a step. The device is waited for after each, which on CUDA costs time of its own."""
+        """Seconds of each stage of a step; of a batch in parts (``micro_batch``) those of all parts together.
+
+        The device is waited for after each, which on CUDA costs time of its own.
+        """
         set_process(self.trial.numerics)
         laps = _laps(self.clock, self.wait)
         next(laps)
         x, y = next(self.batches)
-        seconds = {"data": next(laps)}
-        loss, _ = self.run.forward(x, y)
-        seconds["forward"] = next(laps)
-        self.run.backward(loss)
-        seconds["backward"] = next(laps)
+        seconds = {"data": next(laps), "forward": 0.0, "backward": 0.0}
+        for number, part in enumerate(parts_of(len(x), self.run.recipe.micro_batch)):
+            loss, _ = self.run.forward(x, y, part, number)
+            seconds["forward"] += next(laps)
+            self.run.backward(loss, number)
+            seconds["backward"] += next(laps)
         self.run.move()
         seconds["optimiser"] = next(laps)
         return seconds

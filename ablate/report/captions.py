@@ -97,6 +97,7 @@ def footnotes(study: Study, arms: list[Arm], hidden: list[str], missing: int, pa
         yield f"In no mean, since they did not finish: {failed}."
     if hidden:
         yield f"Hidden until every trial has a result: {', '.join(hidden)}."
+    yield from _versions(arms)
     yield from _protocol(arms)
     yield _readings(study, arms)
     if any(paper.metric not in COSTS for paper in papers):
@@ -110,6 +111,18 @@ def footnotes(study: Study, arms: list[Arm], hidden: list[str], missing: int, pa
 
 def _by_kind(fates: Counter[str], kinds: Sequence[str]) -> str:
     return ", ".join(f"{fates[kind]} {kind}" for kind in kinds if fates[kind])
+
+
+def _versions(arms: list[Arm]) -> Iterable[str]:
+    """Where the shown means are of trials by several versions; of older trials none is on record."""
+    by_hash = {arm.record["trials"][seed]: result for arm in arms for seed, result in arm.finished().items()}
+    codes: Counter[Any] = Counter(result.get("code") for result in by_hash.values())
+    unknown = codes.pop(None, 0)
+    if len(codes) > 1:
+        parts = [f"{count} by {code[:7]}" for code, count in codes.most_common()]
+        parts += [f"{unknown} by one that is not on record"] if unknown else []
+        trials = counted(codes.total() + unknown, "trial")
+        yield f"Trained by {len(codes)} versions of ablate: {trials}, {', '.join(parts)}."
 
 
 def _protocol(arms: list[Arm]) -> Iterable[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from ablate import yamlfile
 from ablate.errors import Problem, UserError
 from ablate.outcomes import RESULTS
-from ablate.store.layout import CERTIFICATES, ENVIRONMENT, FILES, FORMAT, INDEX, SPEC
+from ablate.store.layout import CERTIFICATES, ENVIRONMENT, FILES, FORMAT, INDEX, RESULT, SPEC
 
 _HEADER = re.compile(rb"# ablate study, format (\d{1,9})\b(?:, sha256 ([0-9a-f]{64}))?")
 _NUMBERS = ("attempts", "epochs", "seconds", "images_per_second")
@@ -132,20 +132,20 @@ def _is_variant(record: Any) -> bool:
 def check_result(record: Any, hash: str) -> dict[str, Any]:
     """The result that a trial's record is, as it was ``sealed``; ValueError where it is another, or none of ours."""
     if not isinstance(record, dict) or record.pop("checksum", None) != checksum(record):
-        raise ValueError("it is not as it was written")
+        raise ValueError(f"{RESULT} is not as it was written")
     if record.pop("trial", None) != hash:
-        raise ValueError("it is another trial's")
+        raise ValueError(f"{RESULT} is another trial's")
     if record.get("status") not in RESULTS:
-        raise ValueError("it has no known status")
+        raise ValueError(f"{RESULT} has no known status")
     files = record.get("files")
     if not isinstance(files, dict) or not files.keys() <= set(FILES):
-        raise ValueError("it does not list a trial's files")
+        raise ValueError(f"{RESULT} does not list a trial's files")
     if not all(isinstance(digest, str) for digest in files.values()):
-        raise ValueError("it lists files without their checksums")
+        raise ValueError(f"{RESULT} lists files without their checksums")
     if not isinstance(record.get("metrics"), dict | None):
-        raise ValueError("its metrics are none")
+        raise ValueError(f"{RESULT} has no metrics by name")
     if not all(isinstance(record.get(name), int | float | None) for name in _NUMBERS):
-        raise ValueError(f"one of {', '.join(_NUMBERS)} is no number")
+        raise ValueError(f"{RESULT} has text where a number belongs: one of {', '.join(_NUMBERS)}")
     return record
 
 

@@ -87,11 +87,7 @@ def _checked(folder: Path, hash: str, known: Stamps, seen: dict[str, Stamp]) -> 
     of_result = stamp(str(folder / RESULT))
     if of_result is None:
         raise ValueError(f"{RESULT} is no file")
-    record = read_json(folder / RESULT)
-    try:
-        record = check_result(record, hash)
-    except ValueError as error:
-        raise ValueError(f"{RESULT}: {error}") from error
+    record = check_result(read_json(folder / RESULT), hash)
     lasting = True
     for name, expected in record["files"].items():
         path = folder / name

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ablate.disk import append, holder, locked, remove_leftovers, write, write_json, writing
 from ablate.errors import Problem, UserError
@@ -39,9 +39,6 @@ from ablate.store.survey import Survey, survey
 from ablate.store.trial import TrialFolder
 from ablate.store.trials import Trials
 from ablate.store.verifying import verified
-
-if TYPE_CHECKING:
-    pass
 
 _IN_USE = "wait for it, end it, or choose another --out"
 

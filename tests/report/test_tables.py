@@ -344,6 +344,27 @@ def test_the_protocol_and_the_readings_of_the_test_split_are_footnotes(make: Mak
     assert "Test split: read 3 times by these trials; at least 0 readings on record." in ablation_table(study).footnotes
 
 
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        (["a", "a", "a", "a"], None),
+        ([None, None, None, None], None),
+        ([None, "a", "a", "a"], None),
+        (["a", "b", "a", "a"], "Trained by 2 versions of ablate: 4 trials, 3 by aaaaaaa, 1 by bbbbbbb."),
+        (
+            ["a", "b", None, "b"],
+            "Trained by 2 versions of ablate: 4 trials, 2 by bbbbbbb, 1 by aaaaaaa, 1 by one that is not on record.",
+        ),
+    ],
+)
+def test_means_of_trials_by_several_versions_say_so(make: Make, codes: list[str | None], said: str | None) -> None:
+    study = make({"none": [97.0, 96.0], "every_block": [97.0, 96.0]})
+    for hash, code in zip([hash for each in study.variants for hash in each["trials"].values()], codes, strict=True):
+        if code is not None:
+            study.finish(hash, result(97.0) | {"code": code * 32})
+    assert [note for note in ablation_table(study).footnotes if "versions" in note] == ([said] if said else [])
+
+
 def test_a_report_is_three_files(make: Make) -> None:
     study = make({"none": [97.0]})
     paths = write_report(study)
