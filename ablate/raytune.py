@@ -11,7 +11,7 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from ray.tune.search import Searcher
 
 from ablate.actors import bundles, epochs_by_actors
 from ablate.cluster import DEATHS, Nodes, died_because, not_begun_because
-from ablate.code import code_digest
+from ablate.code import code_digest, outside_digests
 from ablate.data.loading import give_cores
 from ablate.disk import InUseError
 from ablate.driving import Attempt, Driver
@@ -116,6 +116,16 @@ class Given:
     trials: Mapping[str, Trial]
     data_of: Mapping[str, Any]
     """Trial → a reference to its images: each node has them once, in shared memory."""
+    kinds: tuple[type, ...] = ()
+    """Blocks, data sets and augmentations that its trials use."""
+    outside: Mapping[str, str] = field(default_factory=dict)
+    """The digests of those from outside this package, as the driver has them."""
+
+    def unfit(self) -> str | None:
+        """Why this process can't run these trials: it has imported other code of the user's."""
+        here = outside_digests(self.kinds)
+        others = [name for name, digest in self.outside.items() if here.get(name, digest) != digest]
+        return f"it has other code of {', '.join(others)}" if others else None
 
 
 class Worker(tune.Trainable):
@@ -134,6 +144,8 @@ class Worker(tune.Trainable):
         self._unfit = unfit(numerics, folder, code)
         if not self._unfit:
             self._given: Given = ray.get(shared)
+            self._unfit = self._given.unfit()
+        if not self._unfit:
             self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -341,6 +353,7 @@ def run_with_ray(driver: Driver, trials: Mapping[str, Trial], prepared: Prepared
     with session():
         references = {key: ray.put(images) for key, images in prepared.data.items()}
         data_of = {hash: references[prepared.key_of(trial.variant)] for hash, trial in trials.items()}
-        given = Given(trials, data_of)
+        kinds = tuple({kind for variant in prepared.plan.distinct for kind in variant.kinds.values()})
+        given = Given(trials, data_of, kinds, outside_digests(kinds))
         with ended_by_sigterm(driver):  # Ray has just set a handler of its own
             run(driver, given, placement, Nodes(placement, prepared.at_once))

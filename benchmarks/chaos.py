@@ -112,13 +112,14 @@ def disturbed(spec: Path, folder: Path, kinds: Sequence[str], draw: random.Rando
             if process is None or process.poll() is not None:
                 if process is not None and process.returncode in (0, 1) and _complete(folder):
                     break
-                process = subprocess.Popen(
-                    [*_sweep(spec, folder), "--address", cluster.address],
-                    env=_environment(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=(folder.parent / "errors.txt").open("ab"),
-                    start_new_session=True,
-                )
+                with (folder.parent / "errors.txt").open("ab") as errors:
+                    process = subprocess.Popen(
+                        [*_sweep(spec, folder), "--address", cluster.address],
+                        env=_environment(),
+                        stdout=subprocess.DEVNULL,
+                        stderr=errors,
+                        start_new_session=True,
+                    )
                 done.sweeps += 1
             rows = _events(folder, "epoch")
             if len(rows) > seen:

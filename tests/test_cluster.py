@@ -29,8 +29,14 @@ KILLED = (
     ("error", "expected"),
     [
         (exceptions.RayActorError(error_msg=KILLED), (False, "its worker died")),
-        (exceptions.OutOfMemoryError("Task was killed due to the node running low on memory."), (True, "low on memory")),
-        (exceptions.RayActorError(error_msg="The actor died because its node has died. Node Id: 7"), (False, "its node")),
+        (
+            exceptions.OutOfMemoryError("Task was killed due to the node running low on memory."),
+            (True, "low on memory"),
+        ),
+        (
+            exceptions.RayActorError(error_msg="The actor died because its node has died. Node Id: 7"),
+            (False, "its node"),
+        ),
         (exceptions.WorkerCrashedError(), (False, "worker died unexpectedly")),
     ],
 )
@@ -45,14 +51,22 @@ def test_what_a_worker_raised_itself_is_no_death() -> None:
 
 
 def test_where_a_worker_could_not_begin() -> None:
-    text = "The actor died because of an error raised in its creation task, ray::Worker.__init__() (pid=7, ip=10.0.0.7)\n"
+    text = (
+        "The actor died because of an error raised in its creation task, ray::Worker.__init__() (pid=7, ip=10.0.0.7)\n"
+    )
     error = exceptions.RayActorError(error_msg=f"{text}No module named 'ablate'", actor_init_failed=True)
     assert not_begun_because(error) == ("10.0.0.7", "No module named 'ablate'")
     assert not_begun_because(exceptions.RayActorError(error_msg=KILLED)) is None
 
 
 def node(name: str, **resources: float) -> dict[str, Any]:
-    return {"NodeID": name, "Alive": True, "Resources": resources, "NodeManagerHostname": name, "NodeManagerAddress": name}
+    return {
+        "NodeID": name,
+        "Alive": True,
+        "Resources": resources,
+        "NodeManagerHostname": name,
+        "NodeManagerAddress": name,
+    }
 
 
 class Told:
