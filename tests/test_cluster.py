@@ -124,6 +124,6 @@ def test_workers_of_another_version_get_no_trials(
     progress = Progress()
     monkeypatch.setattr(progress, "tell", events.append)
     monkeypatch.setattr("ablate.raytune.code_digest", lambda: "0" * 32)
-    with pytest.raises(UserError, match="no node can run this study: .*: it has another version of ablate"):
+    with pytest.raises(UserError, match=r"no node can run this study: .*: it has another version of ablate"):
         sweep_spec(tiny, tmp_path / "s", executor="ray", progress=progress)
     assert [event["event"] for event in events if event["event"] in ("epoch", "ended", "again")] == []
