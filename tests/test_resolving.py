@@ -116,6 +116,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
         nodes = [{"Alive": True, "Resources": held} for held in resources]
         ray = SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes)
         monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setattr("ablate.placing.own_session", False)  # that of other tests in this process
         monkeypatch.setattr(resolving, "gpu_here", lambda: None)
         monkeypatch.setattr(resolving, "gpu_of_the_cluster", lambda: gpu)
 

@@ -234,6 +234,7 @@ def test_ray_and_local_give_equal_results_bit_for_bit(tiny: Path, tmp_path: Path
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_trial_whose_worker_dies_is_repeated(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:
     marker = tmp_path / "marker"
