@@ -31,9 +31,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BY_HAND = """
 import json, sys, time
 from pathlib import Path
-from ablate.data.dataset import load as load_data
 from ablate.design import study_plan
 from ablate.numerics import set_process
+from ablate.prepare import loader
 from ablate.resolving import on_this_machine
 from ablate.spec import load
 from ablate.train import train, trial_of
@@ -44,7 +44,7 @@ numerics = on_this_machine(plan)
 set_process(numerics)
 keep_memory()
 (variant,) = plan.distinct
-data = load_data(variant.data)
+data = loader(plan)(variant.data)
 trials = [trial_of(variant, seed, numerics) for seed in plan.seeds[part::parts]]
 train(trials[0], data)
 print("ready", flush=True)
