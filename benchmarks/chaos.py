@@ -1,6 +1,6 @@
 """A sweep on a cluster of which something is killed again and again, against the same sweep left alone.
 
-python benchmarks/chaos.py [--trials 40] [--kills 10] [--epochs 8] [--seed 0]
+python benchmarks/chaos.py [--trials 40] [--kills 10] [--epochs 6] [--seed 0]
 
 Three nodes on this machine (``ray.cluster_utils.Cluster``): a head without cores, and two that train, a core each. At
 random times the sweep's process group, a worker or a whole node is killed with SIGKILL. A killed sweep is started again
@@ -224,9 +224,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--images", type=int, default=1000, help="of each trial's training split, made up")
-    parser.add_argument("--pause", type=float, default=8.0, help="seconds between two kills, on average")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--images", type=int, default=500, help="of each trial's training split, made up")
+    parser.add_argument("--pause", type=float, default=6.0, help="seconds between two kills, on average")
     parser.add_argument("--seed", type=int, default=0, help="of what is killed when")
     given = parser.parse_args(arguments)
     draw = random.Random(given.seed)
