@@ -20,8 +20,6 @@ from ablate.placing import Placement, slots
 
 LOOK = 2.0
 """Seconds between two looks at which nodes there are."""
-
-
 DEATHS = tuple(
     kind
     for kind in vars(exceptions).values()

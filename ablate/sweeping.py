@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from typing import Literal
 
 from ablate.beforehand import RayBeforehand
@@ -56,9 +57,11 @@ def sweep(
             if hash not in results
             or repeated(results[hash], retry_failed=retry_failed, trial_timeout=policy.trial_timeout)
         ]
-        taken = {trial.hash for trial in missing if cache and _taken(study, trial, cache)}
+        taken = {trial.hash for trial in missing if cache and cache.take(study, trial.hash, code_digest())}
         missing = [trial for trial in missing if trial.hash not in taken]
-        kept = [results[hash] for hash in trials.keys() - taken - {trial.hash for trial in missing}]
+        still_missing = {trial.hash for trial in missing}
+        _put_readings_on_record(study, {hash: trials[hash] for hash in trials.keys() - still_missing})
+        kept = [results[hash] for hash in trials.keys() - taken - still_missing]
 
         def tell(event: Event) -> None:
             progress.tell(event)
@@ -97,14 +100,12 @@ def sweep(
     return study
 
 
-def _taken(study: Study, trial: Trial, cache: Cache) -> bool:
-    """Whether the cache had it. What it has read of the test split is on record here, too."""
-    if not cache.take(study, trial.hash, code_digest()):
-        return False
-    result = study.result(trial.hash)
-    for _ in range(result["test_readings"] if result else 0):
-        study.expose(by="cache", trial=trial.hash, variant=trial.variant, seed=trial.seed, epoch=None)
-    return True
+def _put_readings_on_record(study: Study, ended: dict[str, Trial]) -> None:
+    """What trials with a result have read of the test split, as far as it is not: elsewhere, for those of the cache."""
+    known = Counter(exposure.get("trial") for exposure in study.exposures())
+    for hash, result in study.results(ended).items():
+        for _ in range(result["test_readings"] - known[hash]):
+            study.expose(by="cache", trial=hash, variant=ended[hash].variant, seed=ended[hash].seed, epoch=None)
 
 
 def policy_of(execution: ExecutionSpec) -> Policy:

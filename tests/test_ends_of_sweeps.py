@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ablate.cli import main
+from ablate.cli.studies import _is_complete
 from ablate.errors import UserError
 from ablate.events import Event
 from ablate.progress import Progress
@@ -95,6 +96,15 @@ def test_a_second_sweep_says_who_is_at_work_and_exits_with_2(
     with study.hold():
         assert main(["sweep", str(tiny), "--set", "ablation.seeds=1", "--out", str(study.folder)]) == 2
     assert "is in use by process" in capsys.readouterr().err
+
+
+def test_a_study_with_a_damaged_record_does_not_count_as_complete(
+    tiny: Path, tmp_path: Path, sweep_spec: Sweep
+) -> None:
+    study = sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1", "train.epochs=1"], executor="local")
+    assert _is_complete(study.folder)
+    (study.folder / "certificates.json").write_text("{")
+    assert not _is_complete(study.folder)
 
 
 def test_an_address_is_refused_where_no_ray_is_used(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

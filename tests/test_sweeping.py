@@ -358,8 +358,13 @@ def test_two_studies_that_share_half_of_their_trials_train_that_half_once(
     shared = first.results().keys() & second.results().keys()
     assert len(shared) == 3
     assert {key: comparable(second)[key] for key in shared} == {key: comparable(first)[key] for key in shared}
-    # what was taken has read the test split, too
-    assert sorted(exposure["trial"] for exposure in second.exposures()) == sorted(second.results())
+    # what was taken has read the test split, too; and a sweep that was killed before it said so says it the next time
+    read = sorted(second.results())
+    assert sorted(exposure["trial"] for exposure in second.exposures()) == read
+    (second.folder / "exposures.jsonl").unlink()
+    for _ in range(2):
+        second = sweep_spec(tiny, tmp_path / "second", sets, executor="local", cache=cache)
+        assert sorted(exposure["trial"] for exposure in second.exposures()) == read
 
 
 def test_more_levels_train_only_the_new_ones(tiny: Path, tmp_path: Path, sweep_spec: Sweep) -> None:

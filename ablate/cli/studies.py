@@ -199,7 +199,11 @@ def _is_complete(folder: Path) -> bool:
 
     if not is_study(folder):
         return False
-    return all(state.status == "finished" for state in Study.open(folder).states().values())
+    try:
+        states = Study.open(folder).states()
+    except UserError:  # a damaged record: the sweep writes it anew, or says why it can't
+        return False
+    return all(state.status == "finished" for state in states.values())
 
 
 def _swept(plan: StudyPlan, folder: Path, options: argparse.Namespace, beforehand: RayBeforehand | None = None) -> int:
