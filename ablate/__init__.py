@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablate.api import Study, build, cost, eject, export, load, sweep
+    from ablate.api import Study, build, cost, eject, export, load, search, sweep
     from ablate.block import Block, BlockParams, Composite
     from ablate.errors import Problem, UserError
 
@@ -25,11 +25,12 @@ __all__ = [
     "eject",
     "export",
     "load",
+    "search",
     "sweep",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Study", "build", "cost", "eject", "export", "load", "sweep"), "ablate.api"),
+    **dict.fromkeys(("Study", "build", "cost", "eject", "export", "load", "search", "sweep"), "ablate.api"),
     **dict.fromkeys(("Block", "BlockParams", "Composite"), "ablate.block"),
     **dict.fromkeys(("Problem", "UserError"), "ablate.errors"),
 }

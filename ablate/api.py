@@ -9,22 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import costing, ejecting, exporting
+from ablate import costing, ejecting, exporting, yamlfile
 from ablate import spec as _spec
 from ablate.cache import default_cache
 from ablate.datasets.arrays import hold
 from ablate.design import as_written, study_plan
+from ablate.findings import is_search
 from ablate.prepare import prepare
+from ablate.report.search import search_table
 from ablate.report.tables import Table, ablation_table
+from ablate.searching import held, settle
+from ablate.searching import search as _search
+from ablate.space import load_space, read_space
 from ablate.store import Study as StudyFolder
 from ablate.sweeping import ExecutorName
 from ablate.sweeping import sweep as _sweep
 
 if TYPE_CHECKING:
     from torch import fx
+
+
+MAPPING = "<mapping>"
+"""What stands for the name of a file that there is none of."""
 
 
 def load(
@@ -120,6 +130,40 @@ def sweep(
     return Study(done.folder)
 
 
+def search(
+    spec: _spec.Spec,
+    space: str | Path | Mapping[str, Any],
+    *,
+    trials: int | None = None,
+    folder: str | Path | None = None,
+    executor: ExecutorName = "ray",
+    concurrent: int | None = None,
+    address: str | None = None,
+    retry_failed: bool = False,
+    cache: bool = True,
+) -> Study:
+    """Search a space, from a file or a mapping, on a spec; what the study's folder has is not trained again.
+
+    ``trials``: how many distinct points are trained, over what the space says. The rest is as for ``sweep``.
+    """
+    if isinstance(space, Mapping):
+        read = read_space(yamlfile.loads(yamlfile.dump(dict(space)), MAPPING), MAPPING)
+    else:
+        read = load_space(space)
+    if trials is not None:
+        budget = read.model.budget.model_copy(update={"trials": trials})
+        read = replace(read, model=read.model.model_copy(update={"budget": budget}))
+    found = held(read, spec)
+    at_once = 1 if executor == "local" else concurrent
+    if address is not None:
+        from ablate.raysession import session
+    with session(address) if address is not None else nullcontext():
+        settled = settle(found, folder=Path(folder) if folder else None, concurrent=at_once)
+        kept = default_cache() if cache else None
+        done = _search(settled, executor=executor, retry_failed=retry_failed, cache=kept)
+    return Study(done.folder)
+
+
 class Study:
     """A study's folder, read: ``ablate.Study("runs/placement")``."""
 
@@ -140,5 +184,5 @@ class Study:
         return self._store.results()
 
     def table(self) -> Table:
-        """The ablation table, as values."""
-        return ablation_table(self._store)
+        """The ablation table, or what a search found, as values."""
+        return search_table(self._store) if is_search(self._store) else ablation_table(self._store)

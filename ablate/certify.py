@@ -5,7 +5,8 @@
 3. its exact difference from the baseline;
 4. a forward and a backward pass on a real batch, as initialised and with all parameters random;
 5. shared parameters start bit-equal to the baseline's, and the first batches are the same;
-6. the protocol, in words.
+6. the protocol, in words;
+7. where recipes are tuned: that every variant was tuned by as many trials.
 
 A claim that does not hold is a ``failure``; a variant with failures is not trained.
 """
@@ -65,6 +66,8 @@ class Certificate:
     shared: dict[str, Any] | None = None
     first_batches: dict[str, Any] | None = None
     protocol: list[str] = field(default_factory=list)
+    tuning: dict[str, Any] | None = None
+    """Where its recipe was tuned: over which space, by how many trials, to which values."""
     cost: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
@@ -102,7 +105,10 @@ class Certifier:
         certificate.keys = used_keys(variant)
         certificate.effective = effective_sizes(graph)
         certificate.weights = variant.network.weights.facts(self.seed) if variant.network.weights else None
-        certificate.protocol = protocol(variant, self.numerics.devices)
+        tested = self.data_of(variant.data).test is not None
+        certificate.protocol = protocol(variant, self.numerics.devices, tested=tested)
+        certificate.tuning = dict(variant.tuning) if variant.tuning else None
+        certificate.failures += tuning_problems(variant)
         certificate.cost = cost_summary(cost)
         if baseline is not None:
             certificate.difference = difference(graph, baseline.network.graph, cost) | {"baseline": baseline.name}
@@ -309,8 +315,8 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
     }
 
 
-def protocol(variant: Variant, devices: int = 1) -> list[str]:
-    """What selects the epoch, stops the training, reads the test split, shares and splits a batch, in sentences."""
+def protocol(variant: Variant, devices: int = 1, *, tested: bool = True) -> list[str]:
+    """What tunes the recipe, selects the epoch, stops the training, reads the test split, shares and splits a batch."""
     train, data = variant.train, variant.data
     chosen = {
         "last": "The weights of the last epoch are reported.",
@@ -318,7 +324,7 @@ def protocol(variant: Variant, devices: int = 1) -> list[str]:
         "ema": "The moving average of the weights is reported.",
     }
     weights = variant.network.weights
-    sentences = [weights.in_words()] if weights else []
+    sentences = [*([weights.in_words()] if weights else []), *_tuned(variant)]
     sentences.append(chosen[train.select])
     stopping = train.early_stopping
     if stopping is None:
@@ -336,8 +342,10 @@ def protocol(variant: Variant, devices: int = 1) -> list[str]:
         sentences.append(
             "The test split decides when training stops, so the test figures are biased in this variant's favour."
         )
-    else:
+    elif tested:
         sentences.append("The test split is read once, after training, and decides nothing.")
+    else:
+        sentences.append("There is no test split.")
     if data.val is None:
         sentences.append("There is no validation split.")
     share = train.batch_size / devices
@@ -353,6 +361,38 @@ def protocol(variant: Variant, devices: int = 1) -> list[str]:
             "where there is any, sees one part at a time."
         )
     return sentences
+
+
+def _tuned(variant: Variant) -> list[str]:
+    """What all tuned variants have alike, and what this one came to."""
+    found = variant.tuning
+    if found is None:
+        return []
+    count = found["trained"]
+    of = f"the best of {count} trials on {found['objective']}" if count > 1 else f"one trial, on {found['objective']}"
+    alike = "; every variant had as many" if count == found["most"] else ""
+    values = ", ".join(f"{path} {_short(label)}" for path, label in found["values"].items())
+    return [
+        f"The recipe was tuned beforehand: {of} over {found['space'].rpartition('/')[2]}, seed {found['seed']}{alike}.",
+        f"It was tuned to {values} ({found['objective']} {found['value']:.4g}).",
+    ]
+
+
+def _short(label: str) -> str:
+    """A number with four digits, where it was drawn with more."""
+    try:
+        return f"{float(label):.4g}" if len(label) > 8 else label
+    except ValueError:
+        return label
+
+
+def tuning_problems(variant: Variant) -> list[str]:
+    """Variants are compared at their best only if each had as many trials to find it."""
+    found = variant.tuning
+    if found is None or found["trained"] == found["most"]:
+        return []
+    count = "1 trial" if found["trained"] == 1 else f"{found['trained']} trials"
+    return [f"its recipe was tuned by {count}, and that of another variant by {found['most']}"]
 
 
 def _epochs(count: int) -> str:

@@ -26,7 +26,8 @@ READERS = frozenset(
     [
         *("__main__.py", "cli", "api.py", "scaffold.py", "exporting.py", "ejecting", "words.py", "facts.py"),
         *("beside.py", "benching", "blocks_page.py", "cost_tables.py", "describe.py", "static_search", "schema"),
-        *("progress.py", "report", "stats.py", "diagram"),
+        *("progress.py", "report", "figures", "findings", "quantities.py", "labels.py", "stats.py", "diagram"),
+        *("tuning", "searching", "proposing", "known.py", "zero_cost.py", "space"),  # which trials there are
     ]
 )
 """What reads, draws or explains results and makes none: an edit there disowns nothing."""

@@ -9,11 +9,12 @@ from ablate import stats
 from ablate.block import Block, BlockType, registry
 from ablate.certify import Certificate
 from ablate.costing import Cost, cost_of
-from ablate.design import Variant
+from ablate.design import StudyPlan, Variant
 from ablate.errors import did_you_mean, listed
 from ablate.prepare import Prepared
 from ablate.progress import duration
 from ablate.report.tables import Cell, Column, Table
+from ablate.resolving import Resolved
 
 
 def _number(value: int | float | None) -> Cell:
@@ -158,8 +159,9 @@ def _plan_notes(prepared: Prepared, seconds: Mapping[str, float] | None) -> tupl
         "nodes +/−/≠: added, removed, changed against the baseline. gradients: trainable parameters that receive one, "
         "with all parameters random. shared equal: parameters and buffers that start bit-equal to the baseline's."
     )
+    notes += _tuning(prepared.plan)
     notes.append(_power(prepared))
-    notes.append(numerics(prepared))
+    notes.append(numerics(prepared.plan, prepared.settled))
     if seconds is not None:
         total = sum(value * len(prepared.plan.seeds) for value in seconds.values())
         at_once = prepared.settled.placement.concurrent
@@ -170,14 +172,27 @@ def _plan_notes(prepared: Prepared, seconds: Mapping[str, float] | None) -> tupl
     return tuple(notes)
 
 
-def numerics(prepared: Prepared) -> str:
+def numerics(plan: StudyPlan, settled: Resolved) -> str:
     """What ``auto`` came to: precision, placement, compiling."""
-    profile, settled = prepared.numerics, prepared.settled
-    asked = {variant.train.precision for variant in prepared.plan.distinct}
+    profile = settled.numerics
+    asked = {variant.train.precision for variant in plan.distinct}
     precisions = listed(sorted({profile.stated(each) for each in asked}))
     compiling = "compiled" if profile.compile else "not compiled"
     why = f" ({settled.compiling.why})" if settled.compiling.why else ""
     return f"Trained in {precisions} on {profile.device}. {settled.placement.text}. {compiling.capitalize()}{why}."
+
+
+def _tuning(plan: StudyPlan) -> list[str]:
+    """How many trials come before those that are listed."""
+    waiting = [variant for variant in plan.distinct if variant.tuning is None]
+    if "tune" not in plan.tree or not waiting:
+        return []
+    trials, space = plan.tree["tune"]["trials"], plan.tree["tune"]["space"]
+    which = "each variant" if len(waiting) == len(plan.distinct) else "each of " + listed([v.name for v in waiting])
+    return [
+        f"First {which} will be tuned by {trials:,} trials over {space}: {len(waiting) * trials:,} trials more. "
+        "Recipes, and what hangs on them, are here as the spec has them."
+    ]
 
 
 def _power(prepared: Prepared) -> str:

@@ -3,6 +3,8 @@
 An executor asks for attempts, runs them where it can, and tells what happened; the driver decides what is repeated,
 writes results and readings of the test split to the store, and tells everything as events. It is the study's one
 writer, and knows nothing of networks, so that ten thousand trials can be driven through it in a test.
+
+A sweep's trials are listed before it begins; a search proposes each when there is room for it (``Source``).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ablate.errors import Problem, UserError
 from ablate.events import Event, stamped
@@ -50,6 +52,23 @@ class Policy:
     """Of the sweep. What runs when it is over is interrupted, and goes on from its checkpoint another time."""
 
 
+class Source(Protocol):
+    """Where trials come from that are not listed beforehand: a search. ``UserError`` from any of it ends the sweep."""
+
+    @property
+    def exhausted(self) -> bool:
+        """No trial will come of it any more."""
+
+    def propose(self) -> Listed | None:
+        """A trial to run now; None where there is none, or none yet. Then it is asked again."""
+
+    def goes_on(self, trial: Listed, row: Mapping[str, Any]) -> bool:
+        """Whether the trial, which has just finished this epoch, is worth another one."""
+
+    def ended(self, trial: Listed, result: Mapping[str, Any]) -> None:
+        """A trial's result is on record."""
+
+
 class Driver:
     """Decides and records; see the module. Nothing here raises what the store refuses: the sweep then ``stops``."""
 
@@ -60,8 +79,10 @@ class Driver:
         tell: Callable[[Event], None],
         policy: Policy,
         clock: Callable[[], float] = time.monotonic,
+        source: Source | None = None,
     ) -> None:
         self.study, self.policy, self.clock = study, policy, clock
+        self._source = source
         self.running: dict[str, Attempt] = {}
         """By hash: what was given out and has not ended."""
         self.stopping: str | None = None
@@ -69,11 +90,13 @@ class Driver:
         self.problems: list[Problem] = []
         self._tell = tell
         states = study.states()
-        begun = {hash: state.attempts for hash, state in states.items()}
-        self._waiting = deque(Attempt(trial, begun.get(trial.hash, 0) + 1) for trial in trials)
+        self._begun = {hash: state.attempts for hash, state in states.items()}
+        self._waiting = deque(map(self._first_attempt, trials))
         self._alone: deque[Attempt] = deque()
         self._losses: Counter[str] = Counter()
         self._since: dict[str, float] = {}
+        self._rows: dict[str, Mapping[str, Any]] = {}
+        """The last epoch of what runs."""
         self._epochs = {hash: state.epochs for hash, state in states.items()}
         self._began = clock()
         self._read = _epochs_read(study)
@@ -81,12 +104,18 @@ class Driver:
     @property
     def over(self) -> bool:
         """Nothing more will be given out, and nothing runs; or the sweep was stopped."""
-        return self._out_of_time() or not (self.running or self._waiting or self._alone)
+        return self._out_of_time() or not (self.running or self._is_something_left)
+
+    @property
+    def _is_something_left(self) -> bool:
+        return bool(self._waiting or self._alone or (self._source is not None and not self._source.exhausted))
 
     def next(self) -> Attempt | None:
         """What to start now; None where nothing is to start, now or ever (``over``)."""
         if self._out_of_time() or any(attempt.alone for attempt in self.running.values()):
             return None
+        if not self._waiting and (proposed := self._proposed()) is not None:
+            self._waiting.append(self._first_attempt(proposed))
         if self._waiting:
             attempt = self._waiting.popleft()
         elif self._alone and not self.running:
@@ -105,16 +134,44 @@ class Driver:
         told = {"variant": trial.variant, "seed": trial.seed, "epochs": trial.epochs, "alone": attempt.alone}
         self.tell("started", trial=trial.hash, attempt=attempt.number, **told, **where)
 
-    def epoch(self, attempt: Attempt, row: Mapping[str, Any], use: Mapping[str, Any] | None = None) -> None:
-        """It has finished an epoch. What it read of the test split is on record from now on, whatever becomes of it."""
+    def _first_attempt(self, trial: Listed) -> Attempt:
+        """The first in this sweep."""
+        return Attempt(trial, self._begun.get(trial.hash, 0) + 1)
+
+    def _proposed(self) -> Listed | None:
+        proposed = None
+        if self._source is not None and not self._source.exhausted:
+            with self._writing():
+                proposed = self._source.propose()
+        return proposed if self.stopping is None else None
+
+    def epoch(self, attempt: Attempt, row: Mapping[str, Any], use: Mapping[str, Any] | None = None) -> bool:
+        """It has finished an epoch: whether it goes on. If not, the executor ends it and says that it is ``pruned``.
+
+        What it read of the test split is on record from now on, whatever becomes of it.
+        """
         if not self._runs(attempt):
-            return
+            return True
         hash = attempt.trial.hash
         self._epochs[hash] = int(row["epoch"])
         if any(name.startswith("test.") for name in row):
             with self._writing():
                 self._expose(attempt.trial, int(row["epoch"]))
         self.tell("epoch", trial=hash, row=dict(row), use=dict(use or {}))
+        self._rows[hash] = row
+        goes_on = True
+        if self._source is not None:
+            with self._writing():
+                goes_on = self._source.goes_on(attempt.trial, row)
+        return goes_on
+
+    def pruned(self, attempt: Attempt) -> None:
+        """It was ended after its last epoch, since others do better: that epoch's metrics are its result."""
+        if not self._runs(attempt):
+            return
+        hash = attempt.trial.hash
+        seconds = self.clock() - self._since.get(hash, self.clock())
+        self._record(attempt, pruned_after(self._rows[hash], seconds, len(self._read.get(hash, ()))))
 
     def ended(self, attempt: Attempt, result: Mapping[str, Any]) -> None:
         """Training came to a result. One that did not fit into the memory is repeated once, with nothing beside it."""
@@ -181,11 +238,7 @@ class Driver:
 
     def _out_of_time(self) -> bool:
         budget = self.policy.budget
-        if (
-            budget is not None
-            and self.clock() - self._began > budget
-            and (self.running or self._waiting or self._alone)
-        ):
+        if budget is not None and self.clock() - self._began > budget and (self.running or self._is_something_left):
             self.stop("budget")
         return self.stopping is not None
 
@@ -205,6 +258,9 @@ class Driver:
         error = _why(result) if result.get("error") else None
         told = {"variant": trial.variant, "seed": trial.seed, "attempt": attempt.number, "error": error}
         self.tell("ended", trial=hash, **told, **{key: result[key] for key in kept})
+        if self._source is not None:
+            with self._writing():
+                self._source.ended(trial, result)
 
     def _expose(self, trial: Listed, epoch: int | None) -> None:
         """A reading of the test split, after an epoch or at the end, on record."""
@@ -228,6 +284,7 @@ class Driver:
     def _forget(self, hash: str) -> None:
         self.running.pop(hash, None)
         self._since.pop(hash, None)
+        self._rows.pop(hash, None)
 
     def _without_result(self, attempt: Attempt, status: str, why: str) -> dict[str, Any]:
         hash = attempt.trial.hash
@@ -248,6 +305,20 @@ class Driver:
             yield
         except UserError as error:
             self.refused(error.problems)
+
+
+def pruned_after(row: Mapping[str, Any], seconds: float, test_readings: int) -> dict[str, Any]:
+    """The result of a trial that was pruned after this epoch."""
+    return {
+        "status": "pruned",
+        "metrics": {name: value for name, value in row.items() if "." in name},
+        "epochs": int(row["epoch"]),
+        "selected_epoch": int(row["epoch"]),
+        "seconds": round(seconds, 3),
+        "images_per_second": 0.0,
+        "test_readings": test_readings,
+        "error": None,
+    }
 
 
 def _epochs_read(study: Study) -> dict[str, set[int]]:

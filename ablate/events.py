@@ -19,6 +19,15 @@ class _Any(TypedDict):
     """In UTC, as ISO 8601 has it, to the millisecond."""
 
 
+class Search(TypedDict):
+    """What a sweep is told of that proposes its trials as it goes."""
+
+    budget: int
+    """How many distinct trials it is to train."""
+    proposed: NotRequired[dict[str, int]]
+    """How many proposals of earlier calls had which of ``outcomes.PROPOSED``."""
+
+
 class Sweep(_Any):
     """A sweep began. Every event up to the next of this kind is about it."""
 
@@ -27,17 +36,44 @@ class Sweep(_Any):
     host: str
     executor: str
     trials: int
-    """All of the study."""
+    """All of the study; those that a search is to train."""
     kept: int
     """Those that have a result and keep it, finished or not."""
     kept_failed: NotRequired[int]
-    """Those among ``kept`` that did not finish."""
+    """Those among ``kept`` that did not finish; none that was pruned."""
+    kept_pruned: NotRequired[int]
+    """Those among ``kept`` that were pruned."""
     cached: int
     """Those whose result the cache had: none of ``kept``."""
     slots: int
     """How many can run at once, as it begins."""
     to_do: int
     """The epochs of all trials that are neither kept nor cached; those that a checkpoint spares are among them."""
+    search: NotRequired[Search]
+    """There where it is a search."""
+
+
+class Proposed(_Any):
+    """A search proposed what is not to be trained here."""
+
+    event: Literal["proposed"]
+    number: int | str
+    """The proposal's; its name, where several searches share a study."""
+    outcome: str
+    """One of ``outcomes.PROPOSED``, or ``cached``: the cache had its trial."""
+    why: str
+    epochs: NotRequired[int]
+    """Those that the cache spares."""
+
+
+class Best(_Any):
+    """Of what a search has trained, this is the best so far."""
+
+    event: Literal["best"]
+    number: int | str
+    """The proposal's, as in ``Proposed``."""
+    values: dict[str, float]
+    """Of the objectives, the one first by which it is the best."""
 
 
 class Started(_Any):
@@ -93,7 +129,7 @@ class Ended(_Any):
     seconds: float
     images_per_second: float
     error: str | None
-    """``Type: message`` of what did not finish."""
+    """``Type: message`` of what failed."""
 
 
 class Again(_Any):
@@ -135,6 +171,8 @@ class Over(_Any):
 
 KINDS: dict[str, type[Any]] = {
     "sweep": Sweep,
+    "proposed": Proposed,
+    "best": Best,
     "started": Started,
     "epoch": Epoch,
     "ended": Ended,

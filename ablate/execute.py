@@ -10,23 +10,26 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ablate.checkpoints import Checkpoints
 from ablate.code import code_digest
-from ablate.data.dataset import ImageData
+from ablate.data.dataset import DataSpec, ImageData
 from ablate.data.loading import cores_given
+from ablate.design import Variant
 from ablate.disk import InUseError
 from ablate.driving import Attempt, Driver
 from ablate.errors import UserError
 from ablate.faults import RankLostError
-from ablate.numerics import Numerics, process_settings
+from ablate.numerics import process_settings
 from ablate.placing import available_cpus
 from ablate.processes import epochs_together
+from ablate.resolving import Resolved
 from ablate.store import Study
 from ablate.train import Outcome, Row, Trial, epochs
 from ablate.workers import Use
@@ -66,22 +69,33 @@ def _stored(study: Study, trial: Trial, outcome: Outcome) -> dict[str, Any]:
     return outcome.result
 
 
+@dataclass(frozen=True)
+class Work:
+    """What an executor needs to know of the trials that a driver gives out, by hash. A search adds some as it goes."""
+
+    trials: dict[str, Trial]
+    variants: dict[str, Variant]
+    data_of: Callable[[DataSpec], ImageData]
+    settled: Resolved
+    at_once: int | None = None
+    """How many trials run at once, if somebody said so."""
+
+
 class _TimeIsUp(BaseException):
     """Raised in the midst of a trial. No block's ``except Exception`` holds it up."""
 
 
-def run_here(
-    driver: Driver, trials: Mapping[str, Trial], data_of: Callable[[Trial], ImageData], numerics: Numerics
-) -> None:
+def run_here(driver: Driver, work: Work) -> None:
     """One attempt after another, in this process."""
     # a trial that runs alone has the machine: what its threads leave may decode images
-    with process_settings(numerics), cores_given(available_cpus()):
+    with process_settings(work.settled.numerics), cores_given(available_cpus()):
         while not driver.over:
             attempt = driver.next()
-            assert attempt is not None, "nothing runs here between two attempts"
-            trial = trials[attempt.trial.hash]
+            if attempt is None:  # nothing runs here between two attempts: a search has found none yet
+                continue
+            hash = attempt.trial.hash
             try:
-                _run(driver, attempt, trial, data_of(trial))
+                _run(driver, attempt, work.trials[hash], work.data_of(work.variants[hash].data))
             except _TimeIsUp:
                 driver.timed_out(attempt)
             except (RankLostError, InUseError) as error:  # InUseError: an earlier attempt still runs, somewhere
@@ -108,8 +122,12 @@ def _run(driver: Driver, attempt: Attempt, trial: Trial, data: ImageData) -> Non
             except StopIteration as end:
                 driver.ended(attempt, end.value)
                 return
-            driver.epoch(attempt, row, use.since_last())
+            goes_on = driver.epoch(attempt, row, use.since_last())
             if driver.over:
+                return
+            if not goes_on:
+                running.close()
+                driver.pruned(attempt)
                 return
             if driver.overdue():  # where no alarm could be set, or it came while nothing was to be ended
                 raise _TimeIsUp

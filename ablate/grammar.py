@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, fie
 from ablate.recipe import Section, TrainSpec
 from ablate.units import DURATION, SIZE, duration, size
 
-__all__ = ["AblationSpec", "ExecutionSpec", "PaperClaim", "ReportSpec", "Section", "TrainSpec"]
+__all__ = ["AblationSpec", "ExecutionSpec", "PaperClaim", "ReportSpec", "Section", "TrainSpec", "TuneSpec"]
 
 REPORT_COLUMNS = (
     "params",
@@ -182,3 +182,11 @@ class AblationSpec(Section):
         None, description="component → the patch that removes it (leave_one_out) or adds it (add_one_in, ladder)"
     )
     variants: dict[str, dict[str, Any]] | None = Field(None, description="variant → patch (variants)")
+
+
+class TuneSpec(Section):
+    """A search of the recipe, the same for each variant, before the variants' seeds are run."""
+
+    space: str = Field(min_length=1, description="the search space: a file, seen from the spec's folder")
+    trials: int = Field(ge=1, le=10_000, description="trials that each variant is tuned by")
+    seed: int = Field(9973, ge=0, description="of these trials; none of the study's own seeds")

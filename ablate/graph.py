@@ -61,6 +61,31 @@ class Call:
     params: BlockParams
 
 
+class Settled:
+    """What a block comes to with these parameters at these shapes, each found once: nodes that are kept share it."""
+
+    def __init__(self, block: type[Block], params: BlockParams, shapes: tuple[Shape, ...], shape: Shape) -> None:
+        self.block, self.params, self.shapes, self.shape = block, params, shapes, shape
+
+    @cached_property
+    def params_json(self) -> str:
+        return self.params.model_dump_json()
+
+    @cached_property
+    def effective(self) -> dict[str, Any]:
+        return self.block.effective(self.params, *self.shapes)
+
+    @cached_property
+    def is_identity(self) -> bool:
+        return self.block.is_identity(self.params, *self.shapes)
+
+    @cached_property
+    def canonical_json(self) -> tuple[str, str]:
+        """What of a node's canonical row does not depend on the graph: its first keys, and its last."""
+        first = _compact({"block": self.block.name, "effective": self.effective})
+        return first[1:-1], _compact({"shape": self.shape})[1:-1]
+
+
 @dataclass(frozen=True)
 class Node:
     """One call of one leaf block."""
@@ -79,18 +104,23 @@ class Node:
     """The module that the node calls, and so the name that seeds its parameters. Two nodes may call one module."""
     start: Start | None = None
     """How its parameters start, if otherwise than the network's recipe says."""
+    settled: Settled = field(kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.module:
             object.__setattr__(self, "module", self.name)
 
-    @cached_property
-    def effective(self) -> dict[str, Any]:
-        return self.block.effective(self.params, *self.shapes)
+    @property
+    def params_json(self) -> str:
+        return self.settled.params_json
 
-    @cached_property
+    @property
+    def effective(self) -> dict[str, Any]:
+        return self.settled.effective
+
+    @property
     def is_identity(self) -> bool:
-        return self.block.is_identity(self.params, *self.shapes)
+        return self.settled.is_identity
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -124,6 +154,25 @@ class Graph:
         order = {value: index for index, value in enumerate([INPUT, *(node.name for node in self.nodes)])}
         named = {INPUT: INPUT, **{node.name: node.name for node in self.nodes}, **self.scopes}
         return dict(sorted(named.items(), key=lambda item: (order[item[1]], item[0])))
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Of each place among the places."""
+        return {name: index for index, name in enumerate(self.places)}
+
+    def select(self, pattern: Pattern) -> tuple[str, ...]:
+        """The places that a pattern matches, in graph order."""
+        known = self._selections
+        if pattern.text not in known:
+            # The images are a place only for who names them: `after *` is about the network's nodes.
+            places = [name for name in self.places if name != INPUT or pattern.text == INPUT]
+            known[pattern.text] = tuple(pattern.select(places, self.repeats))
+        return known[pattern.text]
+
+    @cached_property
+    def _selections(self) -> dict[str, tuple[str, ...]]:
+        """By a pattern's text: the points of a search name the same places again and again."""
+        return {}
 
     def shape(self, value: Value) -> Shape:
         return self.input_shape if value == INPUT else self.by_name[value].shape
@@ -191,25 +240,40 @@ class Graph:
         Nodes are numbered as a walk from the output back, port by port, first completes them: equal lists
         mean equal networks, whatever the nodes are called and in whichever order they were written.
         """
-        return self._walked[0]
+        rows: list[dict[str, Any]] = []
+        acting, output = self._walked
+        for node, read, module in acting:
+            row = {
+                "block": node.block.name,
+                "effective": node.effective,
+                "inputs": [[port, number] for port, number in zip(node.ports, read, strict=True)],
+                "module": module,
+                "shape": node.shape,
+            }
+            # only where one is stated, so that the networks that state none keep their fingerprints
+            rows.append(row | ({"start": [node.start.kind, node.start.value]} if node.start else {}))
+        return [*rows, {"output": output, "input": self.input_shape}]
 
     @property
     def seeding_names(self) -> list[str]:
         """The names that seed the parameters, in canonical order: two equal networks with equal names start equal."""
-        return self._walked[1]
+        return [node.module for node, _, _ in self._walked[0]]
 
     @cached_property
-    def _walked(self) -> tuple[list[dict[str, Any]], list[str]]:
+    def _walked(self) -> tuple[list[tuple[Node, list[int], int]], int]:
+        """The nodes that act, in canonical order, each with the numbers of what it reads and of its module; and the
+        number of the output.
+        """
         numbers: dict[Value, int] = {INPUT: -1}
         modules: dict[str, int] = {}
-        rows: list[dict[str, Any]] = []
-        names: list[str] = []
+        acting: list[tuple[Node, list[int], int]] = []
+        nodes = self.by_name
         stack: list[tuple[Value, bool]] = [(self.output, False)]
         while stack:
             value, sources_done = stack.pop()
             if value in numbers:
                 continue
-            node = self.by_name[value]
+            node = nodes[value]
             sources = node.inputs[:1] if node.is_identity else node.inputs
             if not sources_done:
                 stack.append((value, True))
@@ -217,19 +281,10 @@ class Graph:
             elif node.is_identity:
                 numbers[value] = numbers[sources[0]]
             else:
-                numbers[value] = len(rows)
-                names.append(node.module)
-                row = {
-                    "block": node.block.name,
-                    "effective": node.effective,
-                    "inputs": [[port, numbers[source]] for port, source in zip(node.ports, sources, strict=True)],
-                    "module": modules.setdefault(node.module, len(modules)),
-                    "shape": node.shape,
-                }
-                # only where one is stated, so that the networks that state none keep their fingerprints
-                rows.append(row | ({"start": [node.start.kind, node.start.value]} if node.start else {}))
-        rows.append({"output": numbers[self.output], "input": self.input_shape})
-        return rows, names
+                numbers[value] = len(acting)
+                module = modules.setdefault(node.module, len(modules))
+                acting.append((node, [numbers[source] for source in sources], module))
+        return acting, numbers[self.output]
 
     @cached_property
     def in_execution_order(self) -> tuple[Node, ...]:
@@ -253,9 +308,31 @@ class Graph:
 
     @cached_property
     def fingerprint(self) -> str:
-        """128 bits of SHA-256 over the canonical graph."""
-        text = json.dumps(self.canonical, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        """128 bits of SHA-256 over the canonical graph, as JSON with sorted keys and without spaces.
+
+        Put together from what each node has to say, which a search's networks share.
+        """
+        acting, output = self._walked
+        rows = [_row_json(node, read, module) for node, read, module in acting]
+        rows.append(_compact({"output": output, "input": self.input_shape}))
+        return hashlib.sha256(f"[{','.join(rows)}]".encode()).hexdigest()[:32]
+
+
+def _row_json(node: Node, read: list[int], module: int) -> str:
+    """A node's row in ``Graph.canonical``."""
+    first, last = node.settled.canonical_json
+    inputs = ",".join([f"[{_quoted(port)},{number}]" for port, number in zip(node.ports, read, strict=True)])
+    start = f',"start":{_compact([node.start.kind, node.start.value])}' if node.start else ""
+    return f'{{{first},"inputs":[{inputs}],"module":{module},{last}{start}}}'
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+@cache
+def _quoted(port: str) -> str:
+    return json.dumps(port)
 
 
 class GraphBuilder:
@@ -299,7 +376,12 @@ class GraphBuilder:
     def keep(self, node: Node, inputs: tuple[Value, ...]) -> Value:
         """Place a node of another graph as it is there, reading ``inputs`` here."""
         self._check_new(node.name)
-        return self._placed(node.name, node.block, node.params, inputs, node.insertion, node.module)
+        if tuple([self.shape(value) for value in inputs]) != node.shapes:
+            return self._placed(node.name, node.block, node.params, inputs, node.insertion, node.module)
+        self._check_room(node.name)
+        same = inputs == node.inputs and node.start is None
+        self.nodes[node.name] = node if same else replace(node, inputs=inputs, start=None)
+        return node.name
 
     def _check_new(self, name: str) -> None:
         if name in self.nodes or name in self.scopes:
@@ -321,15 +403,19 @@ class GraphBuilder:
         module: str,
     ) -> Value:
         ports = self._ports(name, block, inputs)
-        if len(self.nodes) >= MOST_NODES:
-            raise GraphError(f"more than {MOST_NODES:,} nodes; the last was '{name}'")
+        self._check_room(name)
         shapes = tuple(self.shape(value) for value in inputs)
         try:
             shape = infer_shape(block, params, shapes)
         except ValueError as error:
             raise GraphError(f"node '{name}' ({block.name}), reading {_readings(inputs, shapes)}: {error}") from None
-        self.nodes[name] = Node(name, block, params, inputs, ports, shapes, shape, insertion, module)
+        settled = Settled(block, params, shapes, shape)
+        self.nodes[name] = Node(name, block, params, inputs, ports, shapes, shape, insertion, module, settled=settled)
         return name
+
+    def _check_room(self, name: str) -> None:
+        if len(self.nodes) >= MOST_NODES:
+            raise GraphError(f"more than {MOST_NODES:,} nodes; the last was '{name}'")
 
     def _expanded(
         self, name: str, block: type[Composite], params: BlockParams, inputs: tuple[Value, ...], insertion: str | None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from ablate.block import TAKEN_OVER, BlockParams, BlockType, Value, find
@@ -46,6 +47,7 @@ class At:
     port: str = ""
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def parse(cls, text: str) -> At:
         words = text.split()
         if len(words) != 2 or words[0] not in SIDES:
@@ -150,11 +152,9 @@ def insert(graph: Graph, insertions: Sequence[Insertion], edit: Edit = unedited)
     return _Rewrite(graph, by_source, replaced, edit).result()
 
 
-def selected(graph: Graph, at: At) -> list[str]:
+def selected(graph: Graph, at: At) -> tuple[str, ...]:
     """The places that ``at`` selects, in graph order. ``ValueError`` names the nearest where there is none."""
-    # The images are a place only for who names them: `after *` is about the network's nodes.
-    places = [name for name in graph.places if name != INPUT or at.pattern.text == INPUT]
-    names = at.pattern.select(places, graph.repeats)
+    names = graph.select(at.pattern)
     if not names:
         raise ValueError(f"pattern '{at.pattern.text}' matches nothing; {graph.why_nothing(at.pattern)}")
     if at.side == "before" and INPUT in names:
@@ -174,8 +174,7 @@ def _grafts(graph: Graph, insertion: Insertion, order: int) -> list[_Graft]:
         except ValueError as error:
             raise InsertionError(str(error), insertion.name, index) from None
     # Two edges at one place (a scope that reads two values) are one place: they share its index.
-    order_of = {name: position for position, name in enumerate(graph.places)}
-    places = sorted({graft.place for graft in grafts.values()}, key=order_of.__getitem__)
+    places = sorted({graft.place for graft in grafts.values()}, key=graph.position.__getitem__)
     return [replace(graft, index=places.index(graft.place), count=len(places)) for graft in grafts.values()]
 
 
@@ -283,6 +282,7 @@ class _Rewrite:
         self.builder.scopes = {name: value for name, value in graph.scopes.items() if not self._replacing(name)}
         self.builder.repeats = dict(graph.repeats)
         self.rewired: dict[Edge, Value] = {}
+        self.rewired_nodes = {name for grafts in by_source.values() for graft in grafts for name, _ in graft.edges}
         self.standing: dict[Value, Value] = {}
         """What was replaced → the value that stands in its place."""
 
@@ -291,7 +291,9 @@ class _Rewrite:
         for node in self.graph.nodes:
             graft = self._replacing(node.name)
             if graft is None:
-                inputs = tuple(self._read((node.name, port), source) for port, source in enumerate(node.inputs))
+                inputs = node.inputs
+                if self.replaced or node.name in self.rewired_nodes:
+                    inputs = tuple(self._read((node.name, port), source) for port, source in enumerate(inputs))
                 self._keep(node, inputs)
             elif node.name == graft.source:
                 self._replace(graft)
@@ -329,6 +331,8 @@ class _Rewrite:
 
     def _replacing(self, name: str) -> _Graft | None:
         """The graft in whose place ``name`` lies."""
+        if not self.replaced:
+            return None
         parts = name.split(".")
         names = (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
         return next((self.replaced[place] for place in names if place in self.replaced), None)
@@ -337,7 +341,9 @@ class _Rewrite:
         return self.rewired.get(edge, self.standing.get(source, source))
 
     def _graft_onto(self, source: Value) -> None:
-        for graft in sorted(self.by_source.get(source, ()), key=lambda graft: graft.key):
+        if source not in self.by_source:
+            return
+        for graft in sorted(self.by_source[source], key=lambda graft: graft.key):
             values = {self._read(edge, source) for edge in graft.edges}
             assert len(values) <= 1, f"{graft.name}: edges of one graft carry one value, not {values}"
             value = self._place(graft, (values.pop() if values else source,))

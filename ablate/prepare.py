@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from ablate.certify import Certificate, Certifier, failed
 from ablate.data.dataset import DataSpec, ImageData
 from ablate.data.dataset import load as load_data
-from ablate.design import StudyPlan, root_is_trusted, trial_hash
+from ablate.design import StudyPlan, Variant, root_is_trusted, trial_hash
 from ablate.errors import Problem, UserError
 from ablate.numerics import Numerics, process_settings
 from ablate.placing import available_cpus
@@ -145,24 +145,35 @@ def _list_trials(prepared: Prepared, data_of: Callable[[DataSpec], ImageData]) -
 def variant_records(prepared: Prepared) -> list[dict[str, Any]]:
     """The rows of ``certificates.json``."""
     return [
-        {
-            "name": variant.name,
-            "levels": {
-                factor: None if factor in variant.inactive_factors() else level
-                for factor, level in variant.levels.items()
-            },
-            "baseline": variant.baseline,
-            "identity": variant.identity,
-            "duplicate_of": variant.duplicate_of,
-            "trials": {str(seed): key for seed, key in prepared.hashes[variant.name].items()},
-            "cost": {key: prepared.certificates[variant.name].cost[key] for key in ("params", "flops")},
-            "certificate": prepared.certificates[variant.name].as_dict(),
-            "data": prepared.data_of(variant.name).description,
-            "epochs": variant.train.epochs,
-            "precision": prepared.numerics.stated(variant.train.precision),
-        }
+        variant_record(
+            variant,
+            prepared.hashes[variant.name],
+            prepared.certificates[variant.name],
+            prepared.data_of(variant.name).description,
+            prepared.numerics,
+        )
         for variant in prepared.plan.variants
     ]
+
+
+def variant_record(
+    variant: Variant, trials: Mapping[int, str], certificate: Certificate, data: str, numerics: Numerics
+) -> dict[str, Any]:
+    """What a study keeps of a variant. ``trials``: seed → hash; ``data`` in words."""
+    idle = variant.inactive_factors()
+    return {
+        "name": variant.name,
+        "levels": {factor: None if factor in idle else level for factor, level in variant.levels.items()},
+        "baseline": variant.baseline,
+        "identity": variant.identity,
+        "duplicate_of": variant.duplicate_of,
+        "trials": {str(seed): key for seed, key in trials.items()},
+        "cost": {key: certificate.cost[key] for key in ("params", "flops")},
+        "certificate": certificate.as_dict(),
+        "data": data,
+        "epochs": variant.train.epochs,
+        "precision": numerics.stated(variant.train.precision),
+    }
 
 
 def environment() -> dict[str, Any]:

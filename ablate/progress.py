@@ -18,12 +18,16 @@ from rich.text import Text
 
 from ablate.errors import listed
 from ablate.events import Event
+from ablate.outcomes import DONE, untrained
+from ablate.quantities import format_value, is_rate, unit_of
 from ablate.report.render import clean
-from ablate.tally import Failure, Running, Tally
+from ablate.tally import Best, Failure, Running, Tally, best_of
 from ablate.units import size_text
 
 MOST = 200
 """Characters of a reason that are shown; all of it is in the trial's ``result.json``."""
+MANY = 100
+"""Proposals of a search that are not trained, after which plain lines say how many there are."""
 
 
 class Progress:
@@ -56,7 +60,7 @@ class Unfailing:
 
 
 class Plain(Progress):
-    """A line when a trial starts, and one when it ends."""
+    """A line when a trial starts, and one when it ends; of what a search does not train, one for many."""
 
     def __init__(self, stream: IO[str] | None = None, tally: Tally | None = None) -> None:
         self.stream = Unfailing(stream or sys.stderr)
@@ -67,7 +71,8 @@ class Plain(Progress):
         line = sentence(event)
         if line is not None:
             self.stream.write(f"{line[0]:<13} {line[1]}\n")
-        if event.get("event") in ("sweep", "ended"):
+        many = event.get("event") == "proposed" and self.tally.untrained.total() % MANY == 0
+        if many or event.get("event") in ("sweep", "ended"):
             parts = summary(self.tally) + time_left(self.tally, self.tally.now)
             self.stream.write(f"{'':<13} {' · '.join(parts)}\n")
         self.stream.flush()
@@ -172,13 +177,35 @@ def _cells(running: Running, now: float) -> list[str]:
 
 def summary(tally: Tally) -> list[str]:
     """How many trials are in which state."""
+    if tally.searching:
+        return _of_search(tally)
     counts = tally.counts()
-    earlier = tally.kept - tally.kept_failed
+    earlier = tally.kept - tally.kept_failed - tally.kept_pruned
     known = [f"{earlier} earlier"] * (earlier > 0) + [f"{tally.cached} from the cache"] * (tally.cached > 0)
     of_them = f" ({', '.join(known)})" if known else ""
     parts = [f"{counts.pop('finished', 0)} of {tally.total} finished{of_them}"]
     parts += [f"{count} {state}" for state, count in counts.items()]
     return [*parts, *([f"{tally.kept_failed} failed earlier"] if tally.kept_failed else [])]
+
+
+def _of_search(tally: Tally) -> list[str]:
+    """At which trial a search is, its best so far, and what it did not train or finish."""
+    known = [f"{tally.kept} earlier"] * (tally.kept > 0) + [f"{tally.cached} from the cache"] * (tally.cached > 0)
+    parts = [f"trial {tally.begun} of {tally.total}" + (f" ({', '.join(known)})" if known else "")]
+    parts += [*([f"best {best_text(tally.best)}"] if tally.best else []), *untrained(tally.untrained)]
+    usual = ("finished", "running", "waiting")
+    parts += [f"{state} {count}" for state, count in tally.counts().items() if state not in usual]
+    return parts + ([f"failed earlier {tally.kept_failed}"] if tally.kept_failed else [])
+
+
+def best_text(best: Best) -> str:
+    """``val.accuracy 97.10% (9)``: its objectives, and which proposal it is."""
+    values = [f"{clean(name)} {_with_unit(name, value)}" for name, value in best.values.items()]
+    return f"{', '.join(values)} ({clean(best.number)})"
+
+
+def _with_unit(name: str, value: float) -> str:
+    return format_value(name, value) + ("%" if is_rate(name) else {"s": " s", "ms": " ms"}.get(unit_of(name), ""))
 
 
 def time_left(tally: Tally, now: float) -> list[str]:
@@ -212,6 +239,10 @@ def sentence(event: Event) -> tuple[str, str] | None:
     match event:
         case {"event": "started"}:
             return "started", about
+        case {"event": "best"} if best := best_of(event):
+            return "best", best_text(best)
+        case {"event": "proposed", "outcome": "uncertified"}:
+            return "uncertified", f"{_text(event, 'number')}: {_text(event, 'why')}"
         case {"event": "ended"}:
             return _text(event, "status"), f"{about}: {outcome_text(event)}"
         case {"event": "again"}:
@@ -229,10 +260,11 @@ def sentence(event: Event) -> tuple[str, str] | None:
 def outcome_text(event: Event) -> str:
     """How a trial ended, on one line."""
     status = event.get("status")
-    seconds, rate, metrics = event.get("seconds"), event.get("images_per_second"), event.get("metrics")
-    if status != "finished":
+    seconds, rate, metrics = event.get("seconds"), event.get("images_per_second") or None, event.get("metrics")
+    if status not in DONE:
         return _reason(event.get("error"), str(status)) or f"in epoch {event.get('epochs')}"
-    shown = [
+    shown = [f"after epoch {event.get('epochs')}"] if status == "pruned" else []
+    shown += [
         f"{key} {metrics[key]:.2f}"
         for key in ("train.loss", "val.accuracy")
         if isinstance(metrics, dict) and isinstance(metrics.get(key), int | float)
@@ -264,5 +296,5 @@ def _text(event: Event, key: str) -> str:
 
 def _colour(event: Event) -> str:
     if event["event"] == "ended":
-        return "green" if event.get("status") == "finished" else "red"
-    return "yellow" if event["event"] == "again" else "cyan"
+        return {"finished": "green", "pruned": "yellow"}.get(str(event.get("status")), "red")
+    return {"again": "yellow", "best": "green", "proposed": "red"}.get(event["event"], "cyan")

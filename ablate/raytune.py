@@ -36,11 +36,11 @@ from ablate.data.loading import give_cores
 from ablate.disk import InUseError
 from ablate.driving import Attempt, Driver
 from ablate.errors import UserError
-from ablate.execute import ended_by_sigterm, run_trial
+from ablate.execute import Work, ended_by_sigterm, run_trial
 from ablate.nodes import unfit
-from ablate.numerics import set_process
+from ablate.numerics import Numerics, set_process
 from ablate.placing import Placement
-from ablate.prepare import Prepared
+from ablate.prepare import data_key
 from ablate.store import Study
 from ablate.train import Row, Trial, crashed, epochs
 from ablate.workers import Use, keep_memory
@@ -49,11 +49,14 @@ from ablate.workers import Use, keep_memory
 class Proposals(Searcher):
     """Hands Tune the driver's attempts, as many at once as there is room for."""
 
-    def __init__(self, driver: Driver, room: Callable[[], int]) -> None:
+    def __init__(self, driver: Driver, given: Callable[[str], Given], room: Callable[[], int]) -> None:
         super().__init__()
         self.driver, self.room = driver, room
+        self._given = given
         self.given: dict[str, str] = {}
-        """By hash: the trial of Tune's that its attempt was given to."""
+        """By hash: the trial of Tune's that its last attempt was given to."""
+        self.hash_of: dict[str, str] = {}
+        """By trial of Tune's."""
 
     def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
         return Searcher, ()  # as of ``Recorder``
@@ -64,8 +67,11 @@ class Proposals(Searcher):
         attempt = self.driver.next() if len(self.driver.running) < self.room() else None
         if attempt is None:
             return None
-        self.given[attempt.trial.hash] = trial_id
-        return {"hash": attempt.trial.hash, "attempt": attempt.number, "alone": attempt.alone}
+        hash = attempt.trial.hash
+        self.given[hash], self.hash_of[trial_id] = trial_id, hash
+        # by reference: Tune writes what is in a configuration into each of its snapshots
+        given = [ray.put(self._given(hash))]
+        return {"hash": hash, "attempt": attempt.number, "alone": attempt.alone, "given": given}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None: ...
 
@@ -85,16 +91,16 @@ class Unhurried(FIFOScheduler):
 
 
 class Stopped(tune.Stopper):
-    """Ends everything when the driver says so."""
+    """Is the first to see a step of a trial, which ends if the driver has pruned it; and ends all when that says so."""
 
-    def __init__(self, driver: Driver) -> None:
-        self.driver = driver
+    def __init__(self, driver: Driver, heard: Callable[[str, dict[str, Any]], bool]) -> None:
+        self.driver, self._heard = driver, heard
 
     def __reduce__(self) -> tuple[type[tune.stopper.NoopStopper], tuple[()]]:
-        return tune.stopper.NoopStopper, ()
+        return tune.stopper.NoopStopper, ()  # as of ``Recorder``
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        return not self._heard(trial_id, result)
 
     def stop_all(self) -> bool:
         return self.driver.over and self.driver.stopping is not None
@@ -111,18 +117,18 @@ class SpentError(Exception):
 
 @dataclass(frozen=True)
 class Given:
-    """What every worker is given once."""
+    """What a worker is given of a trial."""
 
-    trials: Mapping[str, Trial]
-    data_of: Mapping[str, Any]
-    """Trial → a reference to its images: each node has them once, in shared memory."""
+    trial: Trial
+    images: Any
+    """A reference to them: each node has them once, in shared memory."""
     kinds: tuple[type, ...] = ()
-    """Blocks, data sets and augmentations that its trials use."""
+    """Blocks, data sets and augmentations that it uses."""
     outside: Mapping[str, str] = field(default_factory=dict)
     """The digests of those from outside this package, as the driver has them."""
 
     def unfit(self) -> str | None:
-        """Why this process can't run these trials: it has imported other code of the user's."""
+        """Why this process can't run the trial: it has imported other code of the user's."""
         here = outside_digests(self.kinds)
         others = [name for name, digest in self.outside.items() if here.get(name, digest) != digest]
         return f"it has other code of {', '.join(others)}" if others else None
@@ -132,7 +138,7 @@ class Worker(tune.Trainable):
     """Runs one attempt after another in one process; each step is an epoch."""
 
     def setup(self, config: dict[str, Any], given: Any = None) -> None:
-        numerics, cores, folder, code, shared = given
+        numerics, cores, folder, code = given
         set_process(numerics)  # before the trials are unpickled: nothing has started threads yet
         keep_memory()  # of a Ray that we did not start: its environment is not ours
         self._cores = cores
@@ -142,34 +148,34 @@ class Worker(tune.Trainable):
         self._free_since: float | None = None
         self._spent = False
         self._unfit = unfit(numerics, folder, code)
-        if not self._unfit:
-            self._given: Given = ray.get(shared)
-            self._unfit = self._given.unfit()
-        if not self._unfit:
-            self._begin(config)
+        self._running: Generator[Any, None, dict[str, Any]] | None = None
+        self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        if not self._unfit:
-            self._begin(new_config)
+        self._begin(new_config)
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
+        self.cleanup()  # of a trial that was pruned
+        if self._unfit:
+            return
         self._begun = time.monotonic()
         self._spent = False
         self._use.since_last()
-        trial = self._given.trials[config["hash"]]
+        given: Given = ray.get(config["given"][0])
+        self._unfit = given.unfit()
+        if self._unfit:
+            return
+        trial, images = given.trial, given.images
         if trial.numerics.compile:
             gc.collect()  # a compiled network is in cycles, and holds its memory until they are found
-        images = self._given.data_of[trial.hash]
 
         def training(checkpoints: Any) -> Any:
             if trial.numerics.devices > 1:
                 return epochs_by_actors(trial, images, self._cores, checkpoints)
             return epochs(trial, ray.get(images), checkpoints=checkpoints)
 
-        self._running: Generator[Any, None, dict[str, Any]] = run_trial(
-            Study(self._folder, {}, [], {}), trial, config["attempt"], training
-        )
+        self._running = run_trial(Study(self._folder, {}, [], {}), trial, config["attempt"], training)
 
     def step(self) -> dict[str, Any]:
         if self._spent:
@@ -177,6 +183,7 @@ class Worker(tune.Trainable):
         if self._unfit:
             self._spent = True  # not to be used for another
             return {"unfit": self._unfit, "node": ray.get_runtime_context().get_node_id()}
+        assert self._running is not None
         try:
             row = next(self._running)
             return {"row": row, "use": self._use.since_last() | self._idled(row)}
@@ -201,8 +208,9 @@ class Worker(tune.Trainable):
         return {key: round(seconds, 4) for key, seconds in idled.items()}
 
     def cleanup(self) -> None:
-        if not self._unfit:
+        if self._running is not None:
             self._running.close()
+            self._running = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
 
@@ -233,23 +241,25 @@ class Recorder(tune.Callback):
         self.nodes.look(self.driver)
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        attempt = self._attempt(trial)
+        attempt = self._attempt(trial.trial_id)
         if attempt is not None:
             actor = trial.temporary_state.ray_actor
             self._actors[attempt.trial.hash] = actor
             self.driver.started(attempt, **self._places.get(_id(actor), {}))
 
-    def on_trial_result(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
-    ) -> None:
-        attempt = self._attempt(trial)
+    def heard(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """A step of a trial: whether it goes on."""
+        attempt = self._attempt(trial_id)
         if attempt is None:
-            return
+            return True
         if "row" in result:
             use = result["use"]
             self._places[_id(self._actors.get(attempt.trial.hash))] = {key: use[key] for key in ("node", "pid")}
-            self.driver.epoch(attempt, result["row"], use)
-            return
+            goes_on = self.driver.epoch(attempt, result["row"], use)
+            if not goes_on:
+                self._actors.pop(attempt.trial.hash, None)
+                self.driver.pruned(attempt)
+            return goes_on
         self._actors.pop(attempt.trial.hash, None)
         if "result" in result:
             self.driver.ended(attempt, result["result"])
@@ -260,9 +270,10 @@ class Recorder(tune.Callback):
         elif "unfit" in result:
             self.driver.put_back(attempt)
             self.nodes.exclude(result["node"], result["unfit"], self.driver)
+        return True
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        attempt = self._attempt(trial)
+        attempt = self._attempt(trial.trial_id)
         if attempt is None:  # its end has been told already
             return
         self._actors.pop(attempt.trial.hash, None)
@@ -283,10 +294,10 @@ class Recorder(tune.Callback):
             else:
                 self.driver.lost(attempt, why)
 
-    def _attempt(self, trial: TuneTrial) -> Attempt | None:
+    def _attempt(self, trial_id: str) -> Attempt | None:
         """What the driver waits for, and not an attempt whose end it knows."""
-        hash = trial.config["hash"]
-        return self.driver.running.get(hash) if self.proposals.given.get(hash) == trial.trial_id else None
+        hash = self.proposals.hash_of.get(trial_id, "")
+        return self.driver.running.get(hash) if self.proposals.given.get(hash) == trial_id else None
 
 
 def _error_of(trial: TuneTrial) -> Exception:
@@ -303,12 +314,12 @@ def _id(actor: Any) -> str:
     return actor._actor_id.hex() if actor is not None else ""
 
 
-def run(driver: Driver, given: Given, placement: Placement, nodes: Nodes) -> None:
-    """Run what the driver gives out, on the Ray session that there is."""
-    numerics = next(iter(given.trials.values())).numerics
+def run(driver: Driver, given: Callable[[str], Given], numerics: Numerics, placement: Placement, nodes: Nodes) -> None:
+    """Run what the driver gives out, on the Ray session that there is. ``given`` is asked for a trial, by its hash."""
     folder = driver.study.folder.resolve()
-    worker = tune.with_parameters(Worker, given=(numerics, nodes.cores, folder, code_digest(), ray.put(given)))
-    proposals = Proposals(driver, nodes.room)
+    worker = tune.with_parameters(Worker, given=(numerics, nodes.cores, folder, code_digest()))
+    proposals = Proposals(driver, given, nodes.room)
+    recorder = Recorder(driver, nodes, proposals)
     storage = temporary_folder()
     try:
         tuner = tune.Tuner(
@@ -323,10 +334,10 @@ def run(driver: Driver, given: Given, placement: Placement, nodes: Nodes) -> Non
                 name="sweep",
                 storage_path=storage,
                 verbose=0,
-                stop=Stopped(driver),
+                stop=Stopped(driver, recorder.heard),
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[Recorder(driver, nodes, proposals)],
+                callbacks=[recorder],
             ),
         )
         with signals_kept():
@@ -347,13 +358,24 @@ def _resources(placement: Placement, nodes: Nodes, alone: bool) -> tune.Placemen
     return tune.PlacementGroupFactory([{key: value for key, value in wanted.items() if value}])
 
 
-def run_with_ray(driver: Driver, trials: Mapping[str, Trial], prepared: Prepared) -> None:
+def run_with_ray(driver: Driver, work: Work) -> None:
     """Run what the driver gives out through Ray Tune, in the session that there is or in one of its own."""
-    placement = prepared.settled.placement
     with session():
-        references = {key: ray.put(images) for key, images in prepared.data.items()}
-        data_of = {hash: references[prepared.key_of(trial.variant)] for hash, trial in trials.items()}
-        kinds = tuple({kind for variant in prepared.plan.distinct for kind in variant.kinds.values()})
-        given = Given(trials, data_of, kinds, outside_digests(kinds))
+        references: dict[str, Any] = {}
+
+        def given(hash: str) -> Given:
+            trial, variant = work.trials[hash], work.variants[hash]
+            key = data_key(variant.data)
+            if key not in references:
+                references[key] = ray.put(work.data_of(variant.data))
+            kinds = tuple(set(variant.kinds.values()))
+            return Given(trial, references[key], kinds, outside_digests(kinds))
+
         with ended_by_sigterm(driver):  # Ray has just set a handler of its own
-            run(driver, given, placement, Nodes(placement, prepared.at_once))
+            run(
+                driver,
+                given,
+                work.settled.numerics,
+                work.settled.placement,
+                Nodes(work.settled.placement, work.at_once),
+            )

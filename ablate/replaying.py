@@ -212,8 +212,11 @@ class _Replay:
         if work.fault is not None and work.fault.moment == work.trained:
             self._fail(work)
             return
-        self._told.epoch(work.attempt, row)
-        self._go_on(work)
+        if self._told.epoch(work.attempt, row):
+            self._go_on(work)
+        else:
+            self._release(work)
+            self._told.pruned(work.attempt)
 
     def _finish(self, work: _Work) -> None:
         self._release(work)

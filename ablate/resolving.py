@@ -73,6 +73,8 @@ def resolved(
     data = data_of(load.largest.data)
     placement = place(trial, data, trials=load.trials, stated=stated, measure=timed)
     numerics = replace(numerics, threads=placement.threads)
+    if plan.expected is not None and execution.compile == "auto":
+        return Resolved(replace(numerics, compile=False), placement, Estimate(False, "each network is trained once"))
     if execution.compile != "auto" or frozen is not None:
         why = "stated" if execution.compile != "auto" else "as the study was begun"
         return Resolved(numerics, placement, Estimate(False, why))
@@ -143,11 +145,12 @@ def _load_of(plan: StudyPlan, data_of: Callable[[DataSpec], ImageData]) -> _Load
     }
     largest = max(plan.distinct, key=lambda variant: works[variant.name])
     graphs = {variant.network.graph.fingerprint: variant.network.graph for variant in plan.distinct}
+    trials = plan.expected or len(plan.distinct) * len(plan.seeds)
     return _Load(
-        total=sum(works.values()) * len(plan.seeds),
+        total=sum(works.values()) / len(works) * trials,
         largest=largest,
         of_largest=works[largest.name],
-        trials=len(plan.distinct) * len(plan.seeds),
+        trials=trials,
         nodes=[len(graph.nodes) for graph in graphs.values()],
     )
 

@@ -52,6 +52,15 @@ class Difference:
     seeds: tuple[Any, ...] = ()
 
 
+@dataclass(frozen=True)
+class RankCorrelation:
+    """From −1 (opposite orders) over 0 to 1 (one order); None where nothing can be said. ``n`` pairs."""
+
+    spearman: float | None
+    kendall: float | None
+    n: int
+
+
 def summary(values: Iterable[float]) -> Summary:
     """Mean, standard deviation and 95% t-interval of at least one value."""
     array = _finite(values)
@@ -151,6 +160,21 @@ def holm(ps: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[position]))
         adjusted[position] = highest
     return adjusted
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> RankCorrelation:
+    """How far two orders of the same things agree: Spearman's rho and Kendall's tau-b, of values pair by pair.
+
+    None for both below three pairs, and where one side does not vary.
+    """
+    first, second = _finite(a), _finite(b)
+    if first.size != second.size:
+        raise ValueError(f"{first.size} values can't be paired with {second.size}")
+    if first.size < 3 or (first == first[0]).all() or (second == second[0]).all():
+        return RankCorrelation(None, None, first.size)
+    scipy = _scipy("stats")
+    rho, tau = scipy.spearmanr(first, second).statistic, scipy.kendalltau(first, second).statistic
+    return RankCorrelation(float(rho), float(tau), first.size)
 
 
 def detectable_difference(sd: float, n: int) -> float | None:

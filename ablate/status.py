@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import listed
-from ablate.outcomes import FAILED, RESULTS, STATES, repeated
+from ablate.outcomes import DONE, FAILED, PROPOSED, RESULTS, STATES, repeated, untrained
 from ablate.report.tables import Cell, Column, Table
 from ablate.store import Study, TrialState
 
@@ -55,6 +55,23 @@ class Unfinished:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """How far a search has come: how many trials it is to train, and its proposals by ``outcomes.PROPOSED``."""
+
+    budget: int | None
+    proposed: dict[str, int]
+
+    @property
+    def left(self) -> int:
+        """How many trials of its budget it has not proposed."""
+        return max(0, (self.budget or 0) - self.proposed.get("trained", 0))
+
+    def __str__(self) -> str:
+        of = "" if self.budget is None else f" of {self.budget:,}"
+        return " · ".join([f"trial {self.proposed.get('trained', 0):,}{of}", *untrained(self.proposed)])
+
+
+@dataclass(frozen=True)
 class Status:
     """A study's state, as values."""
 
@@ -64,11 +81,21 @@ class Status:
     counts: dict[str, int]
     """Trials by state, each once though variants may share it; none of 0."""
     unfinished: tuple[Unfinished, ...]
+    search: Searched | None = None
+    """There where the study is a search."""
 
     @property
     def done(self) -> bool:
-        """Whether every trial has finished."""
+        """Whether every trial has finished or was pruned: those that a search has proposed so far."""
         return not self.unfinished
+
+    @property
+    def command(self) -> str:
+        """What trains the study: ``sweep`` or ``search``."""
+        return "search" if self.search else "sweep"
+
+    def __str__(self) -> str:
+        return f"{sentence(self.counts)}." + (f" Search: {self.search}." if self.search else "")
 
     def table(self, most_waiting: int | None = None) -> Table:
         """A row per trial that has not finished; of those that wait so many at most, and then how many more."""
@@ -79,7 +106,7 @@ class Status:
         rows = [_row(trial, note) for trial, note in zip(self.unfinished[:cut], _notes(self), strict=False)]
         if cut < len(self.unfinished):
             rows.append((Cell(f"… {len(self.unfinished) - cut:,} more"), Cell(), Cell("waiting"), *[Cell()] * 3))
-        caption = f"{sentence(self.counts)}." + (f" In use by {self.held_by}." if self.held_by else "")
+        caption = str(self) + (f" In use by {self.held_by}." if self.held_by else "")
         name = str(self.study.spec.get("name") or self.study.folder.name)
         return Table(name, _COLUMNS, tuple(rows), caption, tuple(_next_steps(self)))
 
@@ -98,11 +125,13 @@ class Status:
                 "seconds": trial.state.seconds,
                 "reason": trial.reason or None,
                 "traceback": str(trial.traceback(self.study) or "") or None,
-                "trained_by": trial.again,
+                "trained_by": self.command if trial.again == "sweep" else trial.again,
             }
             for trial in self.unfinished
         ]
-        return {"study": str(self.study.folder), "held_by": self.held_by, "counts": self.counts, "trials": trials}
+        search = {"search": {"budget": self.search.budget, "proposed": self.search.proposed}} if self.search else {}
+        about = {"study": str(self.study.folder), "held_by": self.held_by, "counts": self.counts}
+        return {**about, **search, "trials": trials}
 
 
 def status(study: Study) -> Status:
@@ -119,10 +148,20 @@ def status(study: Study) -> Status:
     unfinished = [
         Unfinished(states[hash], variant["name"], int(seed), variant.get("epochs", epochs), tuple(names[hash][1:]))
         for hash, (variant, seed) in first.items()
-        if states[hash].status != "finished"
+        if states[hash].status not in DONE
     ]
     unfinished.sort(key=lambda trial: ORDER[trial.state.status])
-    return Status(study, held_by, counted(states.values()), tuple(unfinished))
+    return Status(study, held_by, counted(states.values()), tuple(unfinished), searched(study))
+
+
+def searched(study: Study) -> Searched | None:
+    """How far a search has come; None for a study that is none."""
+    search = study.spec.get("search")
+    if not isinstance(search, dict):
+        return None
+    found = Counter(record["outcome"] for record in study.proposals())
+    budget = (search.get("budget") or {}).get("trials")
+    return Searched(budget, {outcome: found[outcome] for outcome in PROPOSED if found[outcome]})
 
 
 def counted(states: Iterable[TrialState]) -> dict[str, int]:
@@ -168,14 +207,17 @@ def _notes(status: Status) -> Iterator[str]:
 
 def _next_steps(status: Status) -> Iterator[str]:
     """What another sweep does, and what it does only when it is told to."""
-    counts = {state: count for state, count in status.counts.items() if state not in ("finished", "running")}
+    command = f"`ablate {status.command}"
+    counts = {state: count for state, count in status.counts.items() if state not in (*DONE, "running")}
     by = {way: {s: n for s, n in counts.items() if trained_by(s) == way} for way in ("sweep", "--retry-failed")}
     if by["sweep"] and not status.held_by:
-        yield f"`ablate sweep` again trains {_told(by['sweep'])}."
+        yield f"{command}` again trains {_told(by['sweep'])}."
         if {"lost", "interrupted"} & {*by["sweep"]}:
             yield "What is lost or interrupted goes on from its checkpoint, where it has one."
     if by["--retry-failed"]:
-        yield f"Only `ablate sweep --retry-failed` repeats {_told(by['--retry-failed'])}."
+        yield f"Only {command} --retry-failed` repeats {_told(by['--retry-failed'])}."
+    if status.search and status.search.left and not status.held_by:
+        yield f"{command}` again goes on: its budget leaves {status.search.left:,} trials."
     if "timed_out" in counts:
         yield "What timed out is repeated too when `execution.trial_timeout` is longer."
 

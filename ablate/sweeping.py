@@ -17,10 +17,10 @@ from ablate.code import code_digest
 from ablate.driving import Driver, Listed, Policy
 from ablate.errors import UserError
 from ablate.events import Event
-from ablate.execute import ended_by_sigterm, run_here
+from ablate.execute import Work, ended_by_sigterm, run_here
 from ablate.grammar import ExecutionSpec
-from ablate.outcomes import repeated
-from ablate.prepare import Prepared, create_study
+from ablate.outcomes import FAILED, repeated
+from ablate.prepare import Prepared, create_study, loader
 from ablate.progress import Progress
 from ablate.store import Study
 from ablate.train import Trial
@@ -77,14 +77,14 @@ def sweep(
             executor=executor,
             trials=len(trials),
             kept=len(kept),
-            kept_failed=sum(result["status"] != "finished" for result in kept),
+            kept_failed=sum(result["status"] in FAILED for result in kept),
             cached=len(taken),
             slots=min(prepared.settled.placement.concurrent, max(len(missing), 1)),
             to_do=sum(trial.epochs for trial in listed),
         )
         try:
             if missing and not driver.over:
-                _run(driver, {trial.hash: trial for trial in missing}, prepared, executor, beforehand)
+                run(driver, _work(prepared, missing), executor, beforehand)
         except KeyboardInterrupt:
             driver.stop("interrupted")
         except BaseException:
@@ -108,24 +108,25 @@ def _put_readings_on_record(study: Study, ended: dict[str, Trial]) -> None:
             study.expose(by="cache", trial=hash, variant=ended[hash].variant, seed=ended[hash].seed, epoch=None)
 
 
+def _work(prepared: Prepared, trials: list[Trial]) -> Work:
+    variants = {trial.hash: prepared.plan.variant(trial.variant) for trial in trials}
+    data_of = loader(prepared.plan, prepared.data)
+    return Work({trial.hash: trial for trial in trials}, variants, data_of, prepared.settled, prepared.at_once)
+
+
 def policy_of(execution: ExecutionSpec) -> Policy:
     """What the spec says on repeating and on time."""
     return Policy(execution.retries, execution.trial_timeout, execution.budget)
 
 
-def _run(
-    driver: Driver,
-    trials: dict[str, Trial],
-    prepared: Prepared,
-    executor: ExecutorName,
-    beforehand: RayBeforehand | None,
-) -> None:
+def run(driver: Driver, work: Work, executor: ExecutorName, beforehand: RayBeforehand | None = None) -> None:
+    """Run what the driver gives out."""
     if executor == "local":
         with ended_by_sigterm(driver):
-            run_here(driver, trials, lambda trial: prepared.data_of(trial.variant), prepared.numerics)
+            run_here(driver, work)
         return
     if beforehand is not None:
         beforehand.ready()
     from ablate.raytune import run_with_ray  # seconds of import that a local run does not need
 
-    run_with_ray(driver, trials, prepared)
+    run_with_ray(driver, work)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ablate.events import Event, when
-from ablate.outcomes import RESULTS
+from ablate.outcomes import FAILED, PROPOSED, RESULTS
 
 MOST_FAILURES = 5
 """How many of the last failures are kept to be shown."""
@@ -54,6 +54,14 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The best that a search has trained so far: its proposal, and its objectives' values by name."""
+
+    number: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Used:
     """What all that runs uses together: cores, bytes, and the part of the time that their GPUs were busy."""
 
@@ -71,9 +79,14 @@ class Tally:
         self.failures: deque[Failure] = deque(maxlen=MOST_FAILURES)
         self.unfit: dict[str, str] = {}
         """Machines that can't train here → why."""
+        self.untrained: Counter[str] = Counter()
+        """How many proposals of the study's search were not trained, by outcome."""
+        self.best: Best | None = None
 
     def _begin(self) -> None:
-        self.total = self.kept = self.kept_failed = self.cached = self.slots = 0
+        self.total = self.kept = self.kept_failed = self.kept_pruned = self.cached = self.slots = 0
+        self.searching = False
+        """Whether its trials are proposed as it goes, of which there are to be ``total``."""
         self.host = ""
         self.pid = 0
         self.swept = False
@@ -103,7 +116,16 @@ class Tally:
                 self.swept, self.began = True, time
                 self.total, self.kept, self.epochs_left = trials, kept, to_do
                 self.kept_failed, self.cached = _whole(event, "kept_failed"), _whole(event, "cached")
+                self.kept_pruned = _whole(event, "kept_pruned")
+                self._search(event.get("search"))
                 self.slots, self.pid, self.host = _whole(event, "slots"), _whole(event, "pid"), str(event.get("host"))
+            case {"event": "proposed", "outcome": "cached"}:
+                self.cached += 1
+                self.epochs_left -= _whole(event, "epochs")
+            case {"event": "proposed", "outcome": str(outcome)} if outcome in PROPOSED[1:]:
+                self.untrained[outcome] += 1
+            case {"event": "best"}:
+                self.best = best_of(event) or self.best
             case {"event": "started", "trial": str(trial), "variant": str(variant), "seed": int(seed)}:
                 attempt, epochs = _whole(event, "attempt"), _whole(event, "epochs")
                 node, alone = str(event.get("node") or ""), event.get("alone") is True
@@ -113,7 +135,7 @@ class Tally:
                 self._epoch(trial, epoch, row, use if isinstance(use, dict) else {}, time)
             case {"event": "ended", "trial": str(trial), "status": str(status)} if status in RESULTS:
                 self._ended(trial, status, time)
-                if status != "finished":
+                if status in FAILED:
                     self._fail(event, status, event.get("error"), again=False)
             case {"event": "again", "trial": str(trial), "status": str(status)}:
                 self._time(self.running.pop(trial, None), time)
@@ -125,6 +147,12 @@ class Tally:
             case {"event": "over", "why": str(why)}:
                 self.over = why, str(event.get("message") or "")
         self.now = max(self.now, time)
+
+    def _search(self, search: Any) -> None:
+        self.searching = isinstance(search, dict)
+        proposed = search.get("proposed") if isinstance(search, dict) else None
+        if isinstance(proposed, dict):
+            self.untrained = +Counter({outcome: _whole(proposed, outcome) for outcome in PROPOSED[1:]})
 
     def _epoch(self, trial: str, epoch: int, row: Mapping[str, Any], use: Mapping[str, Any], time: float) -> None:
         self.epochs_left -= epoch - self._epoch_of.get(trial, 0)
@@ -159,17 +187,27 @@ class Tally:
     @property
     def finished(self) -> int:
         """With those that had finished earlier and those from the cache."""
-        return self.kept - self.kept_failed + self.cached + self.ended["finished"]
+        return self.kept - self.kept_failed - self.kept_pruned + self.cached + self.ended["finished"]
+
+    @property
+    def pruned(self) -> int:
+        """With those that were pruned earlier."""
+        return self.kept_pruned + self.ended["pruned"]
+
+    @property
+    def begun(self) -> int:
+        """All but those that wait."""
+        return self.kept + self.cached + self.ended.total() + len(self.running)
 
     @property
     def waiting(self) -> int:
-        return max(0, self.total - self.kept - self.cached - self.ended.total() - len(self.running))
+        return max(0, self.total - self.begun)
 
     def counts(self) -> dict[str, int]:
         """Trials by state, those that there are. What a sweep left running as it ended is ``interrupted``."""
-        failed = {status: self.ended[status] for status in RESULTS[1:]}
+        failed = {status: self.ended[status] for status in FAILED}
         begun = {"running" if self.over is None else "interrupted": len(self.running)}
-        states = {"finished": self.finished, **begun, "waiting": self.waiting, **failed}
+        states = {"finished": self.finished, "pruned": self.pruned, **begun, "waiting": self.waiting, **failed}
         return {state: count for state, count in states.items() if count}
 
     @property
@@ -211,10 +249,19 @@ class Tally:
         return [number for number in found if number is not None]
 
 
+def best_of(event: Event) -> Best | None:
+    """What an event says that the best is; None where it does not say so."""
+    match event:
+        case {"event": "best", "number": int() | str() as number, "values": dict(values)}:
+            numbers = ((str(name), _number(value)) for name, value in values.items())
+            return Best(str(number), {name: number for name, number in numbers if number is not None})
+    return None
+
+
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _whole(event: Event, key: str) -> int:
+def _whole(event: Mapping[str, Any], key: str) -> int:
     value = event.get(key)
     return value if isinstance(value, int) else 0

@@ -14,9 +14,10 @@ from typing import IO
 from rich.console import Console
 
 from ablate.events import Event
-from ablate.progress import Display, Plain, duration, failure_line, picture
+from ablate.outcomes import DONE
+from ablate.progress import Display, Plain, best_text, duration, failure_line, picture
 from ablate.report.render import clean
-from ablate.status import counted, sentence
+from ablate.status import counted, searched, sentence
 from ablate.store import Study
 from ablate.tally import Tally
 
@@ -61,7 +62,8 @@ class Watched:
             why, message = tally.over
             return f"no sweep holds the study; the last one is over: {clean(why)}{': ' * bool(message)}{clean(message)}"
         if tally.host == self._here:
-            return "no sweep holds the study; the last one ended without a word, and `ablate sweep` goes on"
+            command = "search" if tally.searching else "sweep"
+            return f"no sweep holds the study; the last one ended without a word, and `ablate {command}` goes on"
         silent = now - tally.now
         if silent > max(PATIENCE, EPOCHS_OF_PATIENCE * (tally.seconds_per_epoch or 0.0)):
             said = f"that of {clean(tally.host)} has said nothing for {duration(silent)}"
@@ -127,10 +129,14 @@ def _draw(watched: Watched, out: IO[str]) -> None:
 def _tell_end(watched: Watched, why: str, out: IO[str]) -> None:
     """How the study stands without a sweep: by its folder, which knows more than the log."""
     folder = watched.study.folder
-    counts = counted(watched.study.states().values())
+    study = Study.open(folder)  # a search has proposed more since
+    counts = counted(study.states().values())
     print(f"{clean(str(folder))}: {sentence(counts)}", file=out)
+    search, best = searched(study), watched.tally.best
+    if search:
+        print(" · ".join([f"search: {search}", *([f"best {best_text(best)}"] if best else [])]), file=out)
     for failure in watched.tally.failures:
         print(failure_line(failure), file=out)
     print(why, file=out)
-    done = set(counts) <= {"finished"}
+    done = set(counts) <= set(DONE)
     print(f"next: ablate {'report' if done else 'status'} {clean(str(folder))}", file=out, flush=True)

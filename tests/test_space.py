@@ -282,7 +282,9 @@ def test_every_shipped_space_is_sound(path: Path) -> None:
     assert list(VALIDATOR.iter_errors(yamlfile.load(path))) == []
 
 
-@pytest.mark.parametrize("name", ["misspelt_keys", "no_distribution", "not_of_a_space", "no_mapping", "bounds"])
+@pytest.mark.parametrize(
+    "name", ["misspelt_keys", "no_distribution", "not_of_a_space", "no_mapping", "bounds", "searching"]
+)
 def test_an_editor_sees_what_the_file_alone_shows(name: str) -> None:
     tree = yamlfile.load(REPOSITORY / "tests" / "wrong_spaces" / f"{name}.yaml")
     assert list(VALIDATOR.iter_errors(tree))
@@ -290,7 +292,9 @@ def test_an_editor_sees_what_the_file_alone_shows(name: str) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(["choice", "subset", "int", "float", "text", "with", "step", "log", "at_least", "when"]),
+        st.sampled_from(
+            ["choice", "subset", "int", "float", "text", "with", "step", "log", "at_least", "when", "each"]
+        ),
         st.sampled_from([[1, 2], [3], [], {}, "a$n", 1, 0.5, True, {"n": {"choice": [1]}}, {"train.epochs": 1}]),
         max_size=3,
     )

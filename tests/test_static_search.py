@@ -20,7 +20,7 @@ from ablate.errors import UserError
 from ablate.space.grammar import Space, read_space
 from ablate.spec import Spec, load
 from ablate.static_search import Found, StaticSearch, networks_table, record, static_search
-from ablate.static_search.search import _ranked
+from ablate.static_search.ranking import ranked
 from ablate.static_search.values import Totals
 from tests.conftest import REPOSITORY
 
@@ -170,7 +170,7 @@ def test_constraints_keep_what_they_allow_and_count_what_they_do_not(search: Sea
 def test_the_front_is_what_nothing_else_beats(costs: list[tuple[int, int, int]]) -> None:
     """Against the definition: no other is at least as good in all objectives and better in one."""
     networks = [Found({}, {}, Totals(*cost), str(index)) for index, cost in enumerate(costs)]
-    ranked = _ranked(networks, {"flops": "minimize", "params": "maximize"})
+    ordered = ranked(networks, {"flops": "minimize", "params": "maximize"})
 
     def beats(one: Totals, other: Totals) -> bool:
         return (
@@ -185,10 +185,10 @@ def test_the_front_is_what_nothing_else_beats(costs: list[tuple[int, int, int]])
 
     for each in networks:
         assert each.on_front != any(beats(other.totals, each.totals) for other in networks)
-    assert sorted(ranked, key=lambda each: int(each.fingerprint)) == networks
-    fronts = [each.on_front for each in ranked]
+    assert sorted(ordered, key=lambda each: int(each.fingerprint)) == networks
+    fronts = [each.on_front for each in ordered]
     assert fronts == sorted(fronts, reverse=True)
-    for one, other in pairwise(ranked):
+    for one, other in pairwise(ordered):
         assert one.on_front != other.on_front or one.totals.flops <= other.totals.flops
 
 
@@ -288,13 +288,6 @@ def test_json_holds_every_network_that_is_kept(
     assert said.err == ""
     assert len(values["kept"]) == values["networks"] == 10
     assert values["kept"][0]["point"] == {"network.insert.gate": None}
-
-
-def test_nothing_but_a_static_search_is_offered(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["search", str(network), "--space", "x.yaml"])
-    assert stopped.value.code == 2
-    assert "--static" in capsys.readouterr().err
 
 
 # ---- Table 5 of AICNN ----

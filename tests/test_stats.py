@@ -247,3 +247,30 @@ def test_a_cost_is_reproduced_if_it_rounds_to_what_was_printed() -> None:
 )
 def test_the_last_digit_that_a_number_shows(number: float, half: float) -> None:
     assert stats.half_a_digit(number) == pytest.approx(half)
+
+
+coarse = st.integers(-3, 3).map(float)
+
+
+@given(st.lists(st.tuples(coarse, coarse), min_size=3, max_size=13))
+def test_a_rank_correlation_is_scipys_with_ties_and_without(pairs: list[tuple[float, float]]) -> None:
+    a, b = zip(*pairs, strict=True)
+    found = stats.rank_correlation(a, b)
+    assert found.n == len(pairs)
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        assert found.spearman is found.kendall is None
+        return
+    # rho: Pearson's of the mean ranks; tau-b: concordant less discordant pairs, over those without a tie on a side
+    ranks = [reference.rankdata(side) for side in (a, b)]
+    assert found.spearman == pytest.approx(np.corrcoef(ranks)[0, 1])
+    signs = np.array([np.sign([x - p, y - q]) for (x, y), (p, q) in itertools.combinations(pairs, 2)])
+    score, untied = signs.prod(1).sum(), np.abs(signs).sum(0).prod()
+    assert found.kendall == pytest.approx(score / math.sqrt(untied))
+
+
+def test_two_pairs_have_no_rank_correlation_and_unpaired_values_are_refused() -> None:
+    assert stats.rank_correlation([1, 2], [3, 4]) == stats.RankCorrelation(None, None, 2)
+    assert stats.rank_correlation([], []) == stats.RankCorrelation(None, None, 0)
+    for a, b, message in (([1, 2, 3], [1, 2], "can't be paired"), ([1, 2, math.nan], [1, 2, 3], "not finite")):
+        with pytest.raises(ValueError, match=message):
+            stats.rank_correlation(a, b)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ablate.cli import main
-from ablate.outcomes import FAILED, RESULTS, STATES
+from ablate.outcomes import DONE, FAILED, RESULTS, STATES
 from ablate.report.render import render
 from ablate.status import ORDER, Status, sentence, status, trained_by
 from ablate.store import RESULT, Study
@@ -60,7 +60,7 @@ def test_every_state_has_its_row_and_the_worst_come_first(tmp_path: Path) -> Non
     assert texts(found, "state") == states
     assert texts(found, "seed") == ["8", "7", "6", "5", "4", "3", "2", "1"]
     assert found.counts == dict.fromkeys(["finished", *states], 1)
-    assert list(found.counts) == [state for state in STATES if state != "running"]
+    assert list(found.counts) == [state for state in STATES if state not in ("running", "pruned")]
     assert texts(found, "attempts") == ["2"] * 5 + ["0", "2", ""]
     assert texts(found, "epochs") == ["5/7"] * 5 + ["0/7", "1/7", ""]
     reasons = dict(zip(states, texts(found, "reason"), strict=True))
@@ -69,7 +69,7 @@ def test_every_state_has_its_row_and_the_worst_come_first(tmp_path: Path) -> Non
     assert reasons["lost"] == "its worker died"
     assert reasons["damaged"] == "metrics.jsonl is not as it was written"
     assert "\x1b" not in render(found.table(), "terminal")
-    assert {*ORDER} == {*STATES} - {"finished"}
+    assert {*ORDER} == {*STATES} - {*DONE}
 
 
 def test_what_another_sweep_does_is_said_of_every_state(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_loss_that_is_not_a_number_stays_one(study: Study) -> None:
 
 def test_a_status_that_is_none_is_our_own_bug(study: Study) -> None:
     study.begin({"hash": A})
-    with pytest.raises(ValueError, match="'done' is none of finished, diverged, crashed"):
+    with pytest.raises(ValueError, match="'done' is none of finished, pruned, diverged, crashed"):
         study.finish(A, {**RESULT, "status": "done"})
 
 

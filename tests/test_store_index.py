@@ -150,8 +150,9 @@ def test_states_of_what_has_not_changed_come_from_the_index_alone(
 
 
 def test_each_trial_is_in_its_state(study: Study) -> None:
-    hashes = [f"{number:032x}" for number in range(10)]
-    records = [{"name": "v", "levels": {}, "baseline": None, "trials": dict(zip("0123456789", hashes, strict=True))}]
+    hashes = [f"{number:032x}" for number in range(len(RESULTS) + 4)]
+    trials = {str(seed): hash for seed, hash in enumerate(hashes)}
+    records = [{"name": "v", "levels": {}, "baseline": None, "trials": trials}]
     study = Study.create(study.folder.parent / "s", SPEC, records, {})
     with study.hold():
         for hash, status in zip(hashes, RESULTS, strict=False):

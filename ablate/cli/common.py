@@ -59,6 +59,13 @@ def positive(text: str) -> int:
     return value
 
 
+def natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is less than 0")
+    return value
+
+
 def loaded(path: str, options: argparse.Namespace) -> Spec:
     from ablate.spec import load
 
@@ -83,9 +90,9 @@ def _stand_ins(path: str, options: argparse.Namespace) -> list[str]:
 
 
 def load_plan(path: str, options: argparse.Namespace) -> StudyPlan:
-    from ablate.design import study_plan
+    from ablate.tuning import planned
 
-    return study_plan(loaded(path, options))
+    return planned(loaded(path, options))
 
 
 def print_table(table: Table, format: str) -> None:

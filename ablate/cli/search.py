@@ -1,4 +1,4 @@
-"""The command ``search``: a space of architectures, enumerated by cost."""
+"""The command ``search``: the best networks of a space, by what training tells or, with ``--static``, by cost alone."""
 
 from __future__ import annotations
 
@@ -6,41 +6,203 @@ import argparse
 import json
 import shlex
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablate.cli.common import FORMATS, Commands, again, loaded, positive, print_json, print_table, shapeable, takes_spec
-from ablate.errors import UserError
+from ablate.cli.common import (
+    FORMATS,
+    Commands,
+    again,
+    loaded,
+    natural,
+    positive,
+    print_json,
+    print_table,
+    shapeable,
+    takes_spec,
+    write_text,
+)
+from ablate.cli.searched import TOP, print_findings
+from ablate.errors import Problem, UserError
 
 if TYPE_CHECKING:
+    from ablate.beforehand import RayBeforehand
+    from ablate.searching import Held, Searchable
+    from ablate.space import Space
     from ablate.static_search import Found, StaticSearch
+    from ablate.store import Study
 
-TOP = 20
+SAMPLERS = ("random", "grid", "tpe", "cmaes", "gp", "nsga2", "nsga3")
+TRAINED_ONLY = (
+    *("epochs", "time", "executor", "concurrent", "address", "out"),
+    *("best", "number", "no_cache", "retry_failed"),
+)
+"""Options that say nothing of a search by cost alone."""
 
 
 def add(commands: Commands) -> None:
     search = commands.add_parser(
-        "search", help="every network of a search space by its cost alone: what keeps the constraints, the best first"
+        "search", help="the best networks of a search space: trained, or by their cost alone (--static)"
     )
     takes_spec(search)
     shapeable(search)
     search.add_argument("--space", required=True, metavar="FILE", help="the space: search_spaces/NAME.yaml")
-    search.add_argument("--static", action="store_true", required=True, help="by cost alone; nothing is trained")
-    search.add_argument("--top", type=positive, default=TOP, metavar="N", help=f"rows to print (default: {TOP})")
-    search.add_argument("--limit", type=positive, metavar="N", help="the most points to build (default: 10,000)")
-    search.add_argument("--format", choices=FORMATS, default="terminal")
-    search.add_argument("--json", action="store_true", help="all networks that keep the constraints, and the targets")
-    search.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    search.add_argument("--static", action="store_true", help="by cost alone; nothing is trained")
+
+    spent = search.add_argument_group("how much is spent, over what the space says")
+    spent.add_argument("--trials", type=positive, metavar="N", help="distinct points to train (with --static: to draw)")
+    spent.add_argument("--epochs", type=positive, metavar="N", help="epochs that all trials are trained for together")
+    spent.add_argument("--time", metavar="2h", help="how long this call may take")
+
+    proposed = search.add_argument_group("what is proposed, over what the space says")
+    proposed.add_argument("--sampler", choices=SAMPLERS, help="what proposes points")
+    proposed.add_argument("--seed", type=natural, metavar="N", help="of the sampler's draws (default: 0)")
+
+    trained = search.add_argument_group("how trials run, as for `ablate sweep`")
+    trained.add_argument("--executor", choices=("ray", "local"), help="local: in this process (default: ray)")
+    trained.add_argument("--concurrent", type=positive, metavar="N", help="trials at once")
+    trained.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster; auto: the one of this machine")
+    trained.add_argument("--out", type=Path, metavar="DIR", help="the study's folder (default: runs/SPEC-SPACE)")
+    trained.add_argument("--retry-failed", action="store_true", default=None, help="repeat trials that failed")
+    trained.add_argument("--no-cache", action="store_true", default=None, help="train every trial here")
+
+    shown = search.add_argument_group("what is shown and written")
+    shown.add_argument("--best", type=Path, metavar="FILE", help="write the best network as a spec of its own")
+    shown.add_argument("--number", metavar="N", help="with --best: another one of the table")
+    shown.add_argument("--top", type=positive, default=TOP, metavar="N", help=f"rows to print (default: {TOP})")
+    shown.add_argument("--limit", type=positive, metavar="N", help="with --static: the most points to enumerate")
+    shown.add_argument("--jobs", type=positive, metavar="N", help="with --static: processes (default: one per CPU)")
+    shown.add_argument("--format", choices=FORMATS, default="terminal")
+    shown.add_argument("--json", action="store_true", help="all that was found, as JSON")
+    shown.add_argument("--quiet", action="store_true", help="no progress on stderr")
     search.set_defaults(command=_search)
 
 
 def _search(options: argparse.Namespace) -> int:
     from ablate.space import load_space
+
+    _refuse_idle(options)
+    space = load_space(options.space)
+    return _static(space, options) if options.static else _trained(_changed(space, options), options)
+
+
+def _refuse_idle(options: argparse.Namespace) -> None:
+    """Options that would say nothing."""
+    idle = TRAINED_ONLY if options.static else ("limit", "jobs", "shape", "classes")
+    given = [name for name in idle if getattr(options, name) is not None]
+    why = "--static trains nothing" if options.static else "only for a search by cost alone"
+    found = [Problem(f"--{name.replace('_', '-')}: {why}", hint="leave it out, or --static") for name in given]
+    if options.number is not None and options.best is None and not options.static:
+        found.append(Problem("--number goes with --best", hint="--best best.yaml --number 12"))
+    if options.address is not None and options.executor == "local":
+        found.append(Problem("--address is of a Ray cluster, and --executor local uses none", hint="leave one out"))
+    if found:
+        raise UserError(found)
+
+
+def _changed(space: Space, options: argparse.Namespace) -> Space:
+    """The space with what the command line says over it."""
+    from ablate.space import SamplerSpec
+    from ablate.units import duration
+
+    model = space.model
+    budget = {"trials": options.trials, "epochs": options.epochs}
+    try:
+        budget["time"] = duration(options.time) if options.time is not None else None
+    except ValueError as error:
+        raise UserError(Problem(f"--time {options.time}: {error}", hint="45s, 30m or 2h")) from None
+    stated = {key: value for key, value in budget.items() if value is not None}
+    sampler = model.chosen_sampler
+    if options.sampler is not None and options.sampler != sampler.name:
+        sampler = SamplerSpec(name=options.sampler, seed=sampler.seed)
+    if options.seed is not None:
+        sampler = sampler.model_copy(update={"seed": options.seed})
+    update = {"budget": model.budget.model_copy(update=stated), "sampler": sampler}
+    return replace(space, model=model.model_copy(update=update))
+
+
+# Trained.
+
+
+def _trained(space: Space, options: argparse.Namespace) -> int:
+    from ablate.searching import held
+
+    found = held(space, loaded(options.spec, options))
+    if not options.quiet:
+        print(_opening(found), file=sys.stderr)
+    if options.address is not None:
+        from ablate.raysession import session  # joined first: what the cluster has decides how trials are placed
+
+        with session(options.address):
+            return _searched(found, options)
+    if options.executor == "local":
+        return _searched(found, options)
+    from ablate.beforehand import RayBeforehand
+
+    with RayBeforehand() as beforehand:
+        return _searched(found, options, beforehand)
+
+
+def _searched(found: Held, options: argparse.Namespace, beforehand: RayBeforehand | None = None) -> int:
+    from ablate import describe
+    from ablate.cache import default_cache
+    from ablate.progress import chosen_display
+    from ablate.searching import search, settle
+
+    at_once = 1 if options.executor == "local" else options.concurrent
+    prepared = settle(found, folder=options.out, concurrent=at_once)
+    if not options.quiet:
+        print(describe.numerics(prepared.plan, prepared.settled), file=sys.stderr)
+    study = search(
+        prepared,
+        executor=options.executor or "ray",
+        progress=chosen_display(options.quiet),
+        retry_failed=bool(options.retry_failed),
+        cache=None if options.no_cache else default_cache(),
+        beforehand=beforehand,
+    )
+    return _reported(study, prepared, options)
+
+
+def _reported(study: Study, prepared: Searchable, options: argparse.Namespace) -> int:
+    code = print_findings(study, options.format, options.top, json=options.json)
+    if options.best is not None:
+        from ablate.searching import winner
+
+        write_text(winner(prepared, study, options.number), options.best)
+        print(f"wrote {options.best}", file=sys.stderr)
+    command = f"ablate search {again(options)} --space {shlex.quote(options.space)}"
+    then = f"ablate sweep {shlex.quote(str(options.best))}" if options.best else f"{command} --best best.yaml"
+    print(f"next: {then}", file=sys.stderr)
+    return code
+
+
+def _opening(held: Held) -> str:
+    model, count = held.space.model, held.grid.count
+    points = "a space without end" if count is None else f"{count:,} points"
+    ways = " and ".join(f"{metric} ({way})" for metric, way in model.objectives.items())
+    return f"{points}; {ways}; {model.chosen_sampler.name} proposes, {model.budget.trials:,} trials; settling"
+
+
+# By cost alone.
+
+
+def _static(space: Space, options: argparse.Namespace) -> int:
     from ablate.static_search import LIMIT, networks_table, record, static_search
 
-    space, spec = load_space(options.space), loaded(options.spec, options)
     progress = None if options.quiet else _said
     try:
-        found = static_search(space, spec, limit=options.limit or LIMIT, progress=progress)
+        found = static_search(
+            space,
+            loaded(options.spec, options),
+            limit=options.limit or LIMIT,
+            trials=options.trials,
+            sampler=options.sampler,
+            seed=options.seed or 0,
+            jobs=options.jobs,
+            progress=progress,
+        )
     except KeyboardInterrupt:
         print("interrupted; of a search by cost nothing is kept", file=sys.stderr)
         return 130

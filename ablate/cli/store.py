@@ -40,8 +40,9 @@ def _verify(options: argparse.Namespace) -> int:
         print(clean(f"damaged: {key}{shown.get(key, '')}: {why}"))
     count = sum(key in shown for key in damaged)
     if count:
+        command = "search" if "search" in study.spec else "sweep"
         again = "trains it again" if count == 1 else f"trains these {count} trials again"
-        print(clean(f"`ablate sweep` of the study's spec with --out {shlex.quote(str(study.folder))} {again}"))
+        print(clean(f"`ablate {command}` of the study's spec with --out {shlex.quote(str(study.folder))} {again}"))
     if INDEX in damaged:
         print(clean(f"next: ablate store rebuild {shlex.quote(str(study.folder))}"))
     return 1

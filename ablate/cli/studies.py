@@ -23,7 +23,9 @@ from ablate.cli.common import (
     values_of,
     write_svg,
 )
+from ablate.cli.searched import print_findings
 from ablate.errors import Problem, UserError
+from ablate.outcomes import DONE, FAILED
 
 if TYPE_CHECKING:
     from ablate.beforehand import RayBeforehand
@@ -203,7 +205,7 @@ def _is_complete(folder: Path) -> bool:
         states = Study.open(folder).states()
     except UserError:  # a damaged record: the sweep writes it anew, or says why it can't
         return False
-    return all(state.status == "finished" for state in states.values())
+    return all(state.status in DONE for state in states.values())
 
 
 def _swept(plan: StudyPlan, folder: Path, options: argparse.Namespace, beforehand: RayBeforehand | None = None) -> int:
@@ -218,7 +220,7 @@ def _swept(plan: StudyPlan, folder: Path, options: argparse.Namespace, beforehan
     at_once = 1 if options.executor == "local" else options.concurrent
     prepared = prepare(plan, folder=folder, concurrent=at_once)
     if not options.quiet:
-        print(describe.numerics(prepared), file=sys.stderr)
+        print(describe.numerics(prepared.plan, prepared.settled), file=sys.stderr)
     study = sweep(
         prepared,
         executor=options.executor,
@@ -238,7 +240,7 @@ def _reported(study: Study, format: str) -> int:
     hashes = {key for record in study.variants for key in record["trials"].values()}
     results = study.results(hashes)
     missing = len(hashes) - len(results)
-    failed = sum(result["status"] != "finished" for result in results.values())
+    failed = sum(result["status"] in FAILED for result in results.values())
     for key, why in study.damaged.items():
         print(f"damaged: {key}: {why}", file=sys.stderr)
     if missing or failed:
@@ -252,6 +254,8 @@ def _report(options: argparse.Namespace) -> int:
     from ablate.store import Study
 
     study = Study.open(options.study)
+    if "search" in study.spec:
+        return print_findings(study, options.format, json=options.json)
     if options.json:
         from ablate.report import ablation_table
 

@@ -30,14 +30,14 @@ def add(commands: Commands) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from ablate.status import sentence, status
+    from ablate.status import status
     from ablate.store import Study
 
     found = status(Study.open(options.study))
     if options.json:
         print_json(found.as_dict())
     elif found.done and options.format == "terminal":
-        print(f"{sentence(found.counts)}.")
+        print(found)
     else:
         print_table(found.table(MOST_WAITING if options.format == "terminal" else None), options.format)
     if not options.json:
@@ -46,10 +46,13 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _following(found: Status) -> str:
-    if found.done or found.held_by:
-        return f"{'report' if found.done else 'watch'} {found.study.folder}"
+    if found.held_by and not (found.done and found.search is None):
+        return f"watch {found.study.folder}"
+    if found.done:
+        return f"report {found.study.folder}"
     by_itself = any(trial.again == "sweep" for trial in found.unfinished)
-    return "sweep SPEC" if by_itself else "sweep SPEC --retry-failed"
+    again = "search SPEC --space FILE" if found.search else "sweep SPEC"
+    return again if by_itself else f"{again} --retry-failed"
 
 
 def _watch(options: argparse.Namespace) -> int:

@@ -90,7 +90,7 @@ def cost_of(graph: Graph) -> Cost:
     rows: list[NodeCost] = []
     counted: set[str] = set()
     for node in graph.nodes:
-        params, flops, uncounted = _leaf_cost(node.block, node.params.model_dump_json(), node.shapes)  # type: ignore[arg-type]
+        params, flops, uncounted = _leaf_cost(node.block, node.params_json, node.shapes)  # type: ignore[arg-type]
         own = 0 if node.module in counted else params
         counted.add(node.module)
         values = 0 if node.is_identity else prod(node.shape)

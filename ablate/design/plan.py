@@ -6,7 +6,7 @@ Order: zip → design → exclude (``combinations``) → build → merge duplica
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,8 @@ class StudyPlan:
     report: ReportSpec
     paper: list[PaperClaim]
     design: str = "variants"
+    expected: int | None = None
+    """How many trials there will be, where they are not all listed: of a search."""
 
     def variant(self, name: str) -> Variant:
         for variant in self.variants:
@@ -69,6 +71,42 @@ def as_written(spec: Spec) -> Variant:
     assert variant is not None
     check_activity(spec, [variant], [])
     return variant
+
+
+def variant_at(spec: Spec, name: str, levels: Iterable[Level], *, phases: bool = False) -> Variant:
+    """The spec with these levels, as a variant of that name; ``UserError`` with everything that is wrong with it.
+
+    What a level changes may be absent here (``Variant.inactive``). With ``phases`` each acts after the last, as those
+    of a ladder do.
+    """
+    collector = Collector(spec.tree)
+    variant = _variant(spec, name, levels, collector, phases=phases)
+    collector.raise_if_any()
+    assert variant is not None
+    return variant
+
+
+def search_plan(spec: Spec, section: Mapping[str, Any], trials: int) -> StudyPlan:
+    """What a search of so many trials is planned by: the spec as written, with the first of its seeds.
+
+    ``section`` is what the plan's tree is to say of the search.
+    """
+    tree = apply(spec).tree
+    collector = Collector(tree)
+    if not isinstance(tree.get("name"), str):
+        collector.add(("name",), "missing: a study needs a name")
+    execution = read_section(ExecutionSpec, tree.get("execution", {}), collector, ("execution",))
+    ablation = read_section(AblationSpec, {"seeds": _seeds_of(tree)}, collector, ("ablation",))
+    seeds = read_seeds(ablation, collector) if ablation else []
+    collector.raise_if_any()
+    assert execution is not None
+    tree["search"] = yamlfile.Mapping({**section, "seed": seeds[0]})
+    return StudyPlan(spec, tree, [as_written(spec)], seeds[:1], execution, ReportSpec(), [], "search", trials)
+
+
+def _seeds_of(tree: yamlfile.Mapping) -> Any:
+    section = tree.get("ablation")
+    return section.get("seeds", 1) if isinstance(section, dict) else 1
 
 
 def study_plan(spec: Spec) -> StudyPlan:

@@ -49,6 +49,8 @@ class Variant:
     """The variant that this one is compared with; ``None`` for a baseline and where there is none."""
     duplicate_of: str | None = None
     trainable: Trainable = field(default_factory=Trainable)
+    tuning: Mapping[str, Any] | None = None
+    """Where its recipe was tuned: ``space``, ``objective``, ``trained``, ``values`` and the rest (``ablate.tuning``)."""
     tree: yamlfile.Mapping = field(default_factory=yamlfile.Mapping, repr=False)
 
     @cached_property

@@ -174,6 +174,8 @@ class Edits:
 
     def _check_defaults(self) -> None:
         """Names that no block has, blocks that are none, values that can't be evaluated."""
+        if not self.defaults:
+            return
         collector, checked = self.reading.collector, {}
         blocks = {**registry(), **self.reading.blocks}
         parameters = {key for block in blocks.values() for key in block.Params.model_fields}

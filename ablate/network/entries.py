@@ -6,13 +6,14 @@ Every mistake is collected with its place.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from heapq import heapify, heappop, heappush
 from typing import Any
 
 from pydantic import ValidationError
 
-from ablate.block import BlockParams, BlockType, Value, registry
+from ablate.block import BlockParams, BlockType, Value, find, registry
 from ablate.collect import Collector, Path
 from ablate.diagnose import problems, shown
 from ablate.errors import did_you_mean
@@ -45,6 +46,25 @@ class Reading:
     unknown: frozenset[str] = frozenset()
     """Names whose values are not known yet; what reads them is checked later."""
 
+    @cached_property
+    def key(self) -> str | None:
+        """Equal for readings by which equal sections mean the same; ``None`` where a spec's own composites are known.
+
+        These are made anew with each section that declares them, and know its collector.
+        """
+        if self.blocks:
+            return None
+        return repr([self.names, self.open_defaults, sorted(self.removed), sorted(self.unknown)])
+
+    def silent(self) -> Reading:
+        """The same, with a collector of its own, which nobody asks: what is remembered of a reading keeps no tree."""
+        return replace(self, collector=Collector(None))
+
+    @property
+    def untroubled(self) -> bool:
+        """Whether nothing was reported yet, no orphan either."""
+        return not self.collector.problems and not self.collector.orphans
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -72,6 +92,40 @@ def mapping(value: object, what: str, collector: Collector, path: Path) -> Mappi
 
 def read_entries(section: object, reading: Reading, path: Path) -> list[Entry]:
     """The entries in the order written."""
+    if reading.key is not None and isinstance(section, dict):
+        known = _untroubled_entries(_Asked(section, reading, path))
+        if known is not None and all(find(entry.block.name) is entry.block for entry in known):
+            return list(known)
+    return _read_entries(section, reading, path)
+
+
+class _Asked:
+    """A graph's section and how it is read. Equal ones have equal entries, which a search reads once.
+
+    Of who wrote what only the nodes' own layers count: others matter to mistakes and to orphans.
+    """
+
+    def __init__(self, section: Mapping[str, Any], reading: Reading, path: Path) -> None:
+        self.section, self.reading, self.path = section, reading, path
+        layers = [place.layer for place in getattr(section, "keys_at", {}).values()]
+        self.key = (repr(section), reading.key, path, *layers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Asked) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@lru_cache(maxsize=256)
+def _untroubled_entries(asked: _Asked) -> tuple[Entry, ...] | None:
+    """The entries; ``None`` where there is something to report, which is then said to who asks."""
+    reading = asked.reading = asked.reading.silent()
+    entries = _read_entries(asked.section, reading, asked.path)
+    return tuple(entries) if reading.untroubled else None
+
+
+def _read_entries(section: object, reading: Reading, path: Path) -> list[Entry]:
     graph = mapping(section, "node names to nodes", reading.collector, path)
     if isinstance(section, dict) and not section:
         reading.collector.add(path, "an empty graph; give at least one node")
@@ -145,12 +199,14 @@ def read_block(node: Mapping[str, Any], reading: Reading, path: Path) -> BlockTy
         message = "missing: which block?" if name is None else f"{shown(name)} is not a block's name"
         reading.collector.add((*path, "block"), message, key=False)
         return None
-    known = {**registry(), **reading.blocks}
-    if name not in known:
-        hint = did_you_mean(name, known)
+    if name in reading.blocks:
+        return reading.blocks[name]
+    try:
+        return find(name)
+    except KeyError:
+        hint = did_you_mean(name, {**registry(), **reading.blocks})
         reading.collector.add((*path, "block"), f"unknown block '{name}'", hint, key=False)
         return None
-    return known[name]
 
 
 def reads_unknown(value: Any, reading: Reading) -> bool:

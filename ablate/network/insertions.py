@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -87,11 +87,52 @@ def report_insertion(error: InsertionError, section: Mapping[str, Any], collecto
 def _insertion(
     name: str, value: Mapping[str, Any], at: tuple[At, ...], reading: Reading, path: Path
 ) -> Insertion | None:
-    collector = reading.collector
     wrong = name_problem(name)
     if wrong:
-        collector.add(path, wrong)
+        reading.collector.add(path, wrong)
     block = read_block(value, reading, path)
+    known = None
+    if block is not None and reading.key is not None and not wrong:
+        known = _untroubled_insertion(_Asked(name, value, at, block, reading, path))
+    found = known or _read_insertion(name, value, at, block, reading, path)
+    return None if wrong else found
+
+
+class _Asked:
+    """An insertion's section and how it is read: equal ones are one insertion, which a search reads once."""
+
+    def __init__(
+        self, name: str, value: Mapping[str, Any], at: tuple[At, ...], block: BlockType, reading: Reading, path: Path
+    ) -> None:
+        self.given = (name, value, at, block)
+        self.reading, self.path = reading, path
+        self.key = (name, block, repr(value), reading.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Asked) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@lru_cache(maxsize=4096)
+def _untroubled_insertion(asked: _Asked) -> Insertion | None:
+    """The insertion; ``None`` where there is something to report, or will be at its places, to who asks then."""
+    reading = asked.reading = asked.reading.silent()
+    insertion = _read_insertion(*asked.given, reading, asked.path)
+    late = insertion is not None and not isinstance(insertion.params, BlockParams)
+    return None if late or not reading.untroubled else insertion
+
+
+def _read_insertion(
+    name: str,
+    value: Mapping[str, Any],
+    at: tuple[At, ...],
+    block: BlockType | None,
+    reading: Reading,
+    path: Path,
+) -> Insertion | None:
+    collector = reading.collector
     residual = _residual(value.get("residual", "none"), collector, (*path, "residual"))
     rank = value.get("rank", 0)
     ranked = isinstance(rank, int) and not isinstance(rank, bool)
@@ -102,7 +143,7 @@ def _insertion(
     if block is not None and len(block.ports) != 1 and not replaces:
         collector.add((*path, "block"), f"'{block.name}' joins several inputs and can't be inserted at one", key=False)
         return None
-    if wrong or block is None or params is None or not at or residual is None or not ranked:
+    if block is None or params is None or not at or residual is None or not ranked:
         return None
     return Insertion(name, block, params, at, residual, rank)
 

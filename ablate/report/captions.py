@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ablate.errors import listed
 from ablate.outcomes import FAILED, RESULTS, STATES
+from ablate.quantities import COSTS, is_rate
 from ablate.report.arms import Arm
 from ablate.report.papers import COST_VERDICTS, Published
-from ablate.report.values import COSTS, is_rate
 from ablate.store import EXPOSURES, Study
 
 
 def caption(study: Study, arms: list[Arm], shown: list[str]) -> str:
-    said = [_profile_text(study), _data_text(study, arms), _budget_text(study), _training_text(study, arms)]
-    said.append(_numerics_text(study, arms))
+    said = setting(study, arms)
     if any(name not in COSTS for name in shown):
         said.append(
             "± is half the 95% t-interval over seeds (n: how many, where not all); the sampling of images is not in it"
@@ -24,6 +24,17 @@ def caption(study: Study, arms: list[Arm], shown: list[str]) -> str:
         said.append(
             "Δ is variant minus baseline, paired by seed, with its 95% t-interval, not corrected for their number"
         )
+    return sentences(said)
+
+
+def setting(study: Study, arms: list[Arm]) -> list[str]:
+    """On what was trained, and how."""
+    said = [_profile_text(study), _data_text(study, arms), _budget_text(study), _training_text(study, arms)]
+    return [*said, _numerics_text(study, arms)]
+
+
+def sentences(said: Iterable[str]) -> str:
+    """Each with its full stop; those that say nothing are left out."""
     return " ".join(f"{sentence.rstrip('.')}." for sentence in said if sentence)
 
 
@@ -39,7 +50,7 @@ def _data_text(study: Study, arms: list[Arm]) -> str:
             said.setdefault(str(arm.record["data"]), []).append(arm.name)
     if not said:
         return str((study.spec.get("data") or {}).get("name") or "")
-    return "; ".join(text if len(said) == 1 else f"{text} ({', '.join(names)})" for text, names in said.items())
+    return "; ".join(text if len(said) == 1 else f"{text} ({listed(names)})" for text, names in said.items())
 
 
 def _budget_text(study: Study) -> str:
@@ -57,7 +68,7 @@ def _numerics_text(study: Study, arms: list[Arm]) -> str:
             said.setdefault(arm.record["precision"], []).append(arm.name)
     if not said or "compile" not in numerics:
         return ""
-    precisions = [text if len(said) == 1 else f"{text} ({', '.join(names)})" for text, names in said.items()]
+    precisions = [text if len(said) == 1 else f"{text} ({listed(names)})" for text, names in said.items()]
     return ", ".join(
         [
             f"Trained in {', '.join(precisions)} on {numerics['device']}",
@@ -92,14 +103,12 @@ def footnotes(study: Study, arms: list[Arm], hidden: list[str], missing: int, pa
     fates = Counter(fate for arm in arms for fate in arm.fates.values())
     if missing:
         of = f"{counted(missing, 'trial')} of {fates.total()} without a result"
-        yield f"Not complete: {of}: {_by_kind(fates, [state for state in STATES if state not in RESULTS])}."
-    if failed := _by_kind(fates, FAILED):
+        yield f"Not complete: {of}: {by_kind(fates, [state for state in STATES if state not in RESULTS])}."
+    if failed := by_kind(fates, ("pruned", *FAILED)):
         yield f"In no mean, since they did not finish: {failed}."
     if hidden:
         yield f"Hidden until every trial has a result: {', '.join(hidden)}."
-    yield from _versions(arms)
-    yield from _protocol(arms)
-    yield _readings(study, arms)
+    yield from provenance(study, arms)
     if any(paper.metric not in COSTS for paper in papers):
         yield (
             "Verdict: reproduced if the published value lies in the 95% prediction interval for one more run (three "
@@ -109,7 +118,14 @@ def footnotes(study: Study, arms: list[Arm], hidden: list[str], missing: int, pa
         yield COST_VERDICTS
 
 
-def _by_kind(fates: Counter[str], kinds: Sequence[str]) -> str:
+def provenance(study: Study, arms: list[Arm]) -> Iterable[str]:
+    """By which code, by which protocol, and how often the test split was read."""
+    yield from _versions(arms)
+    yield from _protocol(arms)
+    yield _readings(study, arms)
+
+
+def by_kind(fates: Counter[str], kinds: Sequence[str]) -> str:
     return ", ".join(f"{fates[kind]} {kind}" for kind in kinds if fates[kind])
 
 
@@ -132,7 +148,7 @@ def _protocol(arms: list[Arm]) -> Iterable[str]:
         for sentence in (arm.record.get("certificate") or {}).get("protocol") or []:
             said.setdefault(str(sentence), []).append(arm.name)
     for sentence, names in said.items():
-        yield sentence if len(names) == len(arms) else f"{sentence.rstrip('.')} ({', '.join(names)})."
+        yield sentence if len(names) == len(arms) else f"{sentence.rstrip('.')} ({listed(names)})."
 
 
 def _readings(study: Study, arms: list[Arm]) -> str:

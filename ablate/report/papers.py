@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ablate import stats
+from ablate.quantities import COSTS, format_value, unit_of
 from ablate.report.arms import Arm, Part
-from ablate.report.values import COSTS, Cell, Column, format_published, format_value, unit_of
+from ablate.report.values import Cell, Column, format_published
 
 COST_VERDICTS = "Verdict on a cost: reproduced if it rounds to the published number, to the digits that were printed."
 

@@ -14,7 +14,10 @@ import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable
 
+from ablate.labels import clean
 from ablate.report.values import Cell, Column, Table
+
+__all__ = ["FORMATS", "clean", "render"]
 
 FORMATS = ("terminal", "markdown", "csv", "latex")
 Escape = Callable[[str], str]
@@ -26,19 +29,6 @@ def render(table: Table, format: str) -> str:
     if format not in drawers:
         raise ValueError(f"unknown format {format!r}; one of: {', '.join(FORMATS)}")
     return drawers[format](table)
-
-
-def clean(text: str) -> str:
-    """One line. Breaks become spaces; control characters, those that reorder text and lone surrogates, U+FFFD."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_clean_character, text))
-
-
-def _clean_character(character: str) -> str:
-    if character.isspace():
-        return " "
-    return "\ufffd" if unicodedata.category(character) in ("Cc", "Cf", "Cs") else character
 
 
 def _marks(table: Table) -> dict[str, str]:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 
 from ablate import stats
 from ablate.errors import Problem, UserError, did_you_mean
+from ablate.quantities import COSTS, format_value, is_rate, unit_of
 from ablate.report.arms import MEASURES, Arm, Part, arms_of, trials_cell
 from ablate.report.captions import caption, footnotes
 from ablate.report.papers import COST_VERDICTS, Published, only_published, paper_parts, told_apart, verdict_on_cost
-from ablate.report.values import COSTS, Cell, Column, Table, format_published, format_value, is_rate, unit_of
+from ablate.report.values import Cell, Column, Table, format_published
 from ablate.store import Study
 
 __all__ = [

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ablate import stats
+from ablate.quantities import COSTS, PREFIXES, format_value
 
-COSTS = ("params", "flops")
-PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 Align = Literal["left", "right"]
 Kind = Literal["text", "number", "estimate"]
 
@@ -59,24 +58,6 @@ class Table:
         return [row[index] for row in self.rows]
 
 
-def unit_of(name: str) -> str:
-    """The unit that stands in the header. (Of the training loss the recipe's loss decides it.)"""
-    if name == "train.loss":
-        return ""
-    kind = name.rpartition(".")[2]
-    units = {"accuracy": "%", "error": "%", "loss": "nats", "seconds": "s", "flops": "MACs", "images_per_second": "1/s"}
-    return units.get(kind, "")
-
-
-def format_value(name: str, value: float, sign: bool = False) -> str:
-    """A number as a reader expects it: accuracy with 2 decimals, loss with 4, parameters whole, FLOPs ``40.60 M``."""
-    kind = name.rpartition(".")[2]
-    if kind == "flops":
-        return _with_prefix(value)
-    decimals = {"accuracy": 2, "error": 2, "loss": 4, "params": 0, "images_per_second": 0}.get(kind, 1)
-    return f"{value:{'+z' if sign else 'z'},.{decimals}f}".replace("-", "−")
-
-
 def format_published(name: str, value: float, printed_to: float | None = None) -> str:
     """A published number; a count to the digit that decides its verdict: ``28.0 M`` where it is ``printed_to`` 1e5."""
     if name not in COSTS:
@@ -85,17 +66,3 @@ def format_published(name: str, value: float, printed_to: float | None = None) -
     size, prefix = next(((size, prefix) for size, prefix in PREFIXES if abs(value) >= size), (1.0, ""))
     digits = max(0, round(math.log10(size / printed_to)))
     return f"{value / size:,.{digits}f} {prefix}".strip()
-
-
-def _with_prefix(value: float) -> str:
-    for size, prefix in PREFIXES:
-        # Compared after rounding, so that 999,999 is 1.000 M and not 1000 k.
-        if float(f"{abs(value):.4g}") >= size:
-            scaled = value / size
-            digits = max(0, 3 - math.floor(math.log10(float(f"{abs(scaled):.4g}"))))
-            return f"{scaled:.{digits}f} {prefix}".replace("-", "−")
-    return f"{value:.0f}".replace("-", "−")
-
-
-def is_rate(name: str) -> bool:
-    return name.rpartition(".")[2] in ("accuracy", "error")

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from ablate.block import BlockType, registry
 from ablate.data.dataset import DataSpec
-from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec
+from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec, TuneSpec
 from ablate.insert import Side
 from ablate.network import InitSpec
 from ablate.network.insertions import ResidualSpec
@@ -121,6 +121,7 @@ def _json(value: object) -> str:
 _MODELS: dict[str, type[BaseModel]] = {
     "data": DataSpec,
     "train": TrainSpec,
+    "tune": TuneSpec,
     "ablation": AblationSpec,
     "report": ReportSpec,
     "execution": ExecutionSpec,

@@ -26,6 +26,8 @@ from ablate.errors import Place, did_you_mean
 from ablate.recipe import Section
 
 _NAME = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
+EACH = "each"
+"""``$each`` stands for a name that the pattern of ``each`` matches."""
 MOST_STEPS = 10**15
 """Of a range: so many are further apart than the doubles between which they lie."""
 
@@ -44,6 +46,9 @@ class Distribution(Section):
 
     when: dict[str, Any] | None = Field(
         None, min_length=1, description="path → value, or list of values: the path varies only where all of these hold"
+    )
+    each: str | None = Field(
+        None, min_length=1, description="a pattern: a path for every name it matches; $each stands for the name"
     )
 
     @property
@@ -183,7 +188,8 @@ class Text(Distribution):
 
     def names(self) -> list[str]:
         """The parts that the text has, each once."""
-        return list(dict.fromkeys(match[1] or match[2] for match in _NAME.finditer(self.text)))
+        found = dict.fromkeys(match[1] or match[2] for match in _NAME.finditer(self.text))
+        return [name for name in found if name != EACH or self.each is None]
 
 
 def _filled(values: dict[str, str], match: re.Match[str]) -> str:
@@ -233,12 +239,16 @@ def _with_parts(text: Text, collector: Collector, path: Path) -> Text | None:
     parts = {}
     for name, value in text.parts.items():
         here = (*path, "with", name)
-        if name not in used:
+        if name not in used and not (text.each is not None and name == EACH):
             collector.add(here, f"unused: the text has no ${name}", did_you_mean(name, used))
         part = read_distribution(value, collector, here, PARTS)
         parts[name] = part
+        if text.each is not None and name == EACH:
+            collector.add(here, "$each stands for the name that each: gives", "give the part another name")
         if part is not None and part.when is not None:
             collector.add((*here, "when"), "a part of a text always varies", "put when beside text")
+        elif part is not None and part.each is not None:
+            collector.add((*here, "each"), "a part of a text has no names of its own", "put each beside text")
         elif part is not None and any(not isinstance(item, str | int) or item is True for item in _items(part)):
             collector.add(here, "a part of a text is text or a whole number", key=False)
     for name in used:

@@ -6,6 +6,7 @@ against a spec by ``points``.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +18,21 @@ from ablate.collect import Collector
 from ablate.diagnose import problems, shown
 from ablate.errors import did_you_mean
 from ablate.grammar import REPORT_COLUMNS
+from ablate.pattern import Pattern
 from ablate.recipe import Section
-from ablate.space.distributions import Distribution, read_distribution
+from ablate.space.distributions import EACH, Distribution, read_distribution
+from ablate.space.sampling import SCORES, BudgetSpec, FilterSpec, PrunerSpec, SamplerSpec
 from ablate.spec import level_path_problem
 
 STATIC_METRICS = ("params", "flops", "activations")
-"""What is known of a network before it is trained."""
-METRICS = tuple(dict.fromkeys((*STATIC_METRICS, *REPORT_COLUMNS)))
+"""What is known of a network from its graph: for one example."""
+KNOWN_METRICS = (*STATIC_METRICS, "memory", "latency", *SCORES)
+"""What is known of a network before it is trained: all but the first three once it is built and has seen a batch."""
+METRICS = tuple(dict.fromkeys((*KNOWN_METRICS, *REPORT_COLUMNS)))
+EPOCH_METRICS = tuple(metric for metric in REPORT_COLUMNS if metric.startswith(("train.", "val.")))
+"""What a trial tells after an epoch; of the test split it tells at the end alone."""
 MOST_PATHS = 200
+_VARIABLE = re.compile(r"\$(?:\{(\w*)\}?|(\w*))")
 
 StaticMetric = Literal["params", "flops", "activations"]
 
@@ -82,6 +90,21 @@ class SearchSpace(Section):
     targets: list[Target] = Field(
         default_factory=list, description="published numbers: which of them a network of the space reaches"
     )
+    sampler: SamplerSpec | None = Field(None, description="what proposes the points")
+    pruner: PrunerSpec | None = Field(None, description="what ends trials early; without it nothing does")
+    budget: BudgetSpec = Field(default_factory=BudgetSpec, description="how much the search may spend")
+    filter: FilterSpec | None = Field(None, description="which points are trained at all; without it all are")
+
+    @property
+    def chosen_sampler(self) -> SamplerSpec:
+        """The one that is stated; else NSGA-II for several objectives, and TPE."""
+        return self.sampler or SamplerSpec(name="nsga2" if len(self.objectives) > 1 else "tpe")
+
+    @property
+    def pruned_on(self) -> str | None:
+        """The objective that a trial tells epoch by epoch, if one alone is: what a pruner goes by."""
+        told = [metric for metric in self.objectives if metric in EPOCH_METRICS]
+        return told[0] if len(told) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -113,6 +136,8 @@ def read_space(tree: yamlfile.Mapping, file: str) -> Space:
         path: _distribution(path, value, collector)
         for path, value in (written.items() if isinstance(written, dict) else ())
     }
+    if model is not None:
+        _check_search(model, collector)
     collector.raise_if_any()
     assert model is not None
     return Space(file, tree, read, model)
@@ -124,27 +149,58 @@ def _check_metrics(tree: yamlfile.Mapping, collector: Collector) -> None:
         written = tree.get(section)
         for metric in written if isinstance(written, dict) else ():
             if metric not in METRICS:
-                known = METRICS if section == "objectives" else STATIC_METRICS
+                known = METRICS if section == "objectives" else KNOWN_METRICS
                 collector.add((section, metric), f"unknown metric {shown(metric)}", did_you_mean(metric, known))
-            elif section == "constraints" and metric not in STATIC_METRICS:
+            elif section == "constraints" and metric not in KNOWN_METRICS:
                 message = "only training tells, and constraints are checked before it"
-                collector.add((section, metric), message, f"one of: {', '.join(STATIC_METRICS)}")
+                collector.add((section, metric), message, f"one of: {', '.join(KNOWN_METRICS)}")
+
+
+def _check_search(model: SearchSpace, collector: Collector) -> None:
+    """What samplers and pruners ask of the objectives."""
+    objectives = list(model.objectives)
+    if model.sampler is not None and model.sampler.name == "cmaes" and len(objectives) > 1:
+        message = f"cmaes has one objective, and here are {len(objectives)}: {', '.join(objectives)}"
+        collector.add(("sampler", "name"), message, "nsga2 has several", key=False)
+    if model.pruner is not None and model.pruned_on is None:
+        told = [metric for metric in objectives if metric in EPOCH_METRICS]
+        message = f"a pruner goes by one objective that is told epoch by epoch, and here are {len(told)}"
+        hint = f"leave one of them: {', '.join(told)}" if told else "such as val.accuracy: maximize"
+        collector.add(("pruner",), message, hint)
 
 
 def _distribution(path: str, value: Any, collector: Collector) -> Any:
     where = ("space", path)
-    if problem := _path_problem(path):
-        collector.add(where, problem[0], problem[1])
     read = read_distribution(value, collector, where)
+    each = read.each if read is not None else None
     for condition in (read.when or ()) if read is not None else ():
         if condition == path:
             collector.add((*where, "when", condition), "a path can't be its own condition")
-        elif problem := _path_problem(condition):
+        elif problem := _path_problem(condition, each):
             collector.add((*where, "when", condition), problem[0], problem[1])
+    if problem := _path_problem(path, each) if read is not None else _section_problem(path):
+        collector.add(where, problem[0], problem[1])
+    if each is not None and not _VARIABLE.search(path):
+        message = "all the names that 'each' matches would have this one path"
+        collector.add((*where, "each"), message, f"write $each in it, where the name belongs: {path}_$each")
+    if each is not None:
+        try:
+            Pattern(each)
+        except ValueError as error:
+            collector.add((*where, "each"), str(error), key=False)
     return read
 
 
-def _path_problem(path: str) -> tuple[str, str] | None:
+def _path_problem(path: str, each: str | None) -> tuple[str, str] | None:
+    for match in _VARIABLE.finditer(path):
+        if (match[1] or match[2]) != EACH:
+            return f"'{match[0]}' in a path: $each alone stands for something there", "apart from letters: ${each}"
+        if each is None:
+            return f"'{match[0]}' in a path, and no pattern says for which names", "add each: stage*.*"
+    return _section_problem(path)
+
+
+def _section_problem(path: str) -> tuple[str, str] | None:
     """Why no point can set ``path``: it sets what a level may, a value within the network, the data or the recipe."""
     if path in ("network", "data", "train"):
         return f"{shown(path)} is a whole section", "name a path within it"

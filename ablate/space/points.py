@@ -1,25 +1,27 @@
-"""The points that a space spans on a spec: which paths vary there, under which conditions, and how many points it has.
+"""A space held against a spec: which of its paths vary there, and under which conditions.
 
-A point is a value for each path that is active there, and is applied to the spec as the levels of a variant are: an
-assignment each. A path is active where its ``when`` holds, and where no shorter path is set to null.
+``UserError`` says everything that is wrong, with the place in the space's file.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
 
 from ablate.collect import Collector
 from ablate.design.conflicts import leaves
 from ablate.design.own_keys import own_key_problems
-from ablate.diagnose import shown
 from ablate.errors import Place, Problem, did_you_mean
+from ablate.space.conditions import Conditions, above, at
 from ablate.space.distributions import Choice, Distribution, Option, Text
+from ablate.space.each import Varied, varied_paths, written_network
 from ablate.space.grammar import Space
-from ablate.spec import Assignment, Spec, apply, split_path
+from ablate.space.grid import Chosen, Dimension, Grid
+from ablate.space.ranges import distinct, numbers_of, parts_of, span_of
+from ablate.spec import Spec, apply, is_open, split_path
+from ablate.spec.assignments import EDITS
 from ablate.yamlfile import place_of
 
 COSTLESS = ("train.", "network.init.")
@@ -28,97 +30,13 @@ MOST_OPTIONS = 100_000
 """Of one path. Whoever enumerates more than that wants a sampler."""
 
 
-@dataclass(frozen=True)
-class Condition:
-    """Holds where ``path`` has one of these options; where it is not active itself, as ``if_inactive`` says."""
+def grid_on(space: Space, spec: Spec, *, trained: bool = False, spans: bool | None = None) -> Grid:
+    """The points of a space on a spec. ``UserError`` with everything that is wrong.
 
-    path: str
-    options: frozenset[int]
-    if_inactive: bool
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """A path that varies."""
-
-    path: str
-    options: tuple[Option, ...]
-    place: Place
-    conditions: tuple[Condition, ...] = ()
-
-    def assignment(self, option: int) -> Assignment:
-        chosen = self.options[option]
-        layer = f"{self.path}={chosen.label}"
-        return Assignment(split_path(self.path), chosen.value, self.place, layer, chosen.place)
-
-
-Point = tuple[int | None, ...]
-"""An option's index for each dimension of a grid; ``None`` where that is not active."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """All points of a space on a spec."""
-
-    dimensions: tuple[Dimension, ...]
-    """Each after those that its conditions are about, otherwise as written."""
-    left_out: tuple[str, ...] = ()
-    """Paths that no cost depends on: as the spec has them."""
-    position: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        return sum(weight for weight, _ in self._groups(()))
-
-    def __iter__(self) -> Iterator[Point]:
-        return self._points(())
-
-    def assignments(self, point: Point) -> list[Assignment]:
-        return [
-            dimension.assignment(option)
-            for dimension, option in zip(self.dimensions, point, strict=True)
-            if option is not None
-        ]
-
-    def never_active(self) -> list[Dimension]:
-        """Those whose conditions exclude each other."""
-        seen = {index for _, group in self._groups(()) for index, option in enumerate(group) if option is not None}
-        return [dimension for index, dimension in enumerate(self.dimensions) if index not in seen]
-
-    def _points(self, chosen: Point) -> Iterator[Point]:
-        if len(chosen) == len(self.dimensions):
-            yield chosen
-            return
-        for option in self._open(chosen):
-            yield from self._points((*chosen, option))
-
-    def _open(self, chosen: Point) -> Iterable[int | None]:
-        """The options of the next dimension."""
-        dimension = self.dimensions[len(chosen)]
-        for condition in dimension.conditions:
-            other = chosen[self.position[condition.path]]
-            if not (condition.if_inactive if other is None else other in condition.options):
-                return (None,)
-        return range(len(dimension.options))
-
-    def _groups(self, chosen: Point) -> Iterator[tuple[int, Point]]:
-        """Points that no condition tells apart, as one of them and how many there are."""
-        if len(chosen) == len(self.dimensions):
-            yield 1, chosen
-            return
-        own = self.dimensions[len(chosen)].path
-        about = [c for dimension in self.dimensions for c in dimension.conditions if c.path == own]
-        alike: dict[tuple[bool, ...], list[int | None]] = {}
-        for option in self._open(chosen):
-            alike.setdefault(tuple(option in condition.options for condition in about), []).append(option)
-        for options in alike.values():
-            for weight, group in self._groups((*chosen, options[0])):
-                yield weight * len(options), group
-
-
-def grid_on(space: Space, spec: Spec) -> Grid:
-    """The points of a space on a spec, all of which can be listed. ``UserError`` with everything that is wrong."""
-    reader = _Reader(space, spec)
+    Where they are ``trained``, paths that no cost depends on vary too. ``spans``: whether ranges without steps may
+    vary, so that points can be drawn and not listed; where nothing is said, if they are trained.
+    """
+    reader = _Reader(space, spec, trained, trained if spans is None else spans)
     grid = reader.grid()
     reader.collector.raise_if_any()
     return grid
@@ -127,57 +45,79 @@ def grid_on(space: Space, spec: Spec) -> Grid:
 class _Reader:
     """Holds a space against a spec."""
 
-    def __init__(self, space: Space, spec: Spec) -> None:
+    def __init__(self, space: Space, spec: Spec, trained: bool, spans: bool) -> None:
         self.space = space
         self.spec = spec
+        self.spans = spans
         self.collector = Collector(space.tree)
         self.written = apply(spec).tree
-        self.costly = self._costly()
+        self.all = varied_paths(space, cache(lambda: written_network(spec)), self.collector)
+        self.collector.raise_if_any()  # conditions on paths that there should be would be wrong too
+        self.varied = self.all if trained else {path: self.all[path] for path in self._costly()}
 
     def grid(self) -> Grid:
-        options = {path: self._options(path, self.space.distributions[path]) for path in self.costly}
-        places = {path: place_of(self.space.tree, ("space", path)) or Place(self.space.file, 1, 1) for path in options}
-        plain = [Dimension(path, found, places[path]) for path, found in options.items()]
-        self._check_conflicts(plain)
-        made = [dimension.assignment(i) for dimension in plain for i in range(len(dimension.options))]
+        plain = {path: self._dimension(each) for path, each in self.varied.items()}
+        made = [dimension.assignment(chosen) for dimension in plain.values() for chosen in _telling(dimension)]
+        self._check_conflicts(plain.values())
+        self._check_there(plain.values())
         self.collector.extend(own_key_problems(self.spec, made))
-        dimensions = self._in_order({d.path: self._conditional(d, options) for d in plain})
-        left_out = tuple(path for path in self.space.distributions if path not in self.costly)
+        conditions = Conditions(self.varied, plain, self.written, self.collector)
+        dimensions = self._in_order({path: replace(d, conditions=conditions.of(path)) for path, d in plain.items()})
+        left_out = tuple(path for path in self.all if path not in self.varied)
         grid = Grid(tuple(dimensions), left_out, {d.path: index for index, d in enumerate(dimensions)})
-        for dimension in grid.never_active() if not self.collector.problems else ():
-            self._add(dimension.path, "when", message="its conditions hold together nowhere: it never varies")
+        if not self.collector.problems:
+            for dimension in grid.never_active():
+                self._add(dimension.path, "when", message="its conditions hold together nowhere: it never varies")
+            self._check_sampler(grid)
         return grid
 
     def _costly(self) -> list[str]:
         """The paths that a cost may depend on, and those that their conditions are about."""
-        distributions = self.space.distributions
-        found = [path for path in distributions if not path.startswith(COSTLESS)]
+        found = [path for path in self.all if not path.startswith(COSTLESS)]
         for path in found:  # it grows
-            named = [other for wanted in distributions[path].when or () for other in _above(wanted, distributions)]
+            named = [other for wanted in self.all[path].keys for other in above(wanted, self.all)]
             found += [other for other in dict.fromkeys(named) if other not in found]
-        return [path for path in distributions if path in found]
+        return [path for path in self.all if path in found]
 
-    def _options(self, path: str, distribution: Distribution) -> tuple[Option, ...]:
+    def _dimension(self, varied: Varied) -> Dimension:
+        place = place_of(self.space.tree, ("space", varied.written)) or Place(self.space.file, 1, 1)
+        distribution = varied.distribution
+        span = span_of(distribution) if self.spans else None
+        options = () if span is not None else self._options(varied)
+        numbers = numbers_of(distribution) if options else None
+        parts = parts_of(distribution) if options else ()
+        found = Dimension(varied.path, options, place, span=span, numbers=numbers, parts=parts)
+        keys = [found.assignment(chosen).path for chosen in found.ends[:1]]
+        return replace(found, new=any(at(self.written, path) is None for path in keys))
+
+    def _options(self, varied: Varied) -> tuple[Option, ...]:
+        distribution, path = varied.distribution, varied.path
         if distribution.count is None:
             self._add(path, message="a range without steps has no end of values", hint="add step, or write choice")
         elif distribution.count > MOST_OPTIONS:
             self._add(path, message=f"{distribution.count:,} values; at most {MOST_OPTIONS:,} can be enumerated")
         else:
-            items = list(distribution.options())
-            where = [("space", path, *_written(distribution, index)) for index in range(len(items))]
+            items = distinct(distribution.options())
+            self._check_repeats(varied, items)
+            where = [("space", varied.written, *_written(distribution, index)) for index in range(len(items))]
             return tuple(
                 Option(item.label, item.value, place_of(self.space.tree, at, key=False))
                 for item, at in zip(items, where, strict=True)
             )
         return ()
 
-    def _check_conflicts(self, dimensions: list[Dimension]) -> None:
+    def _check_repeats(self, varied: Varied, items: list[Option]) -> None:
+        """Two values that were not the same as written may be so for a name. (Of a text they are one network twice.)"""
+        label, count = max(Counter(item.label for item in items).items(), key=lambda each: each[1])
+        if count > 1 and not isinstance(varied.distribution, Text):
+            self._add(varied.path, message=f"{label} is given twice for '{varied.path}'")
+
+    def _check_conflicts(self, dimensions: Iterable[Dimension]) -> None:
         """Of two that set one path one would act nowhere; so would one that ``--set`` sets over."""
         stated: dict[tuple[str, ...], str] = {}
         varied: set[tuple[str, ...]] = set()
         for dimension in dimensions:
-            made = [dimension.assignment(index) for index in range(len(dimension.options))]
-            for own, leaf in {(a.path, leaf) for a in made for leaf in leaves(a.path, a.value)}:
+            for own, leaf in _leaves(dimension):
                 varied |= {leaf[:depth] for depth in range(1, len(leaf) + 1)}
                 for depth in range(len(own) + 1, len(leaf) + 1):
                     stated.setdefault(leaf[:depth], dimension.path)
@@ -190,66 +130,42 @@ class _Reader:
                 message = f"--set {assignment.dotted}: the space varies it, or a path below it"
                 self.collector.extend([Problem(message, hint="change the space")])
 
-    def _conditional(self, dimension: Dimension, options: Mapping[str, tuple[Option, ...]]) -> Dimension:
-        conditions = [
-            _present(path, found)
-            for path, found in options.items()
-            if dimension.path.startswith(f"{path}.") and any(option.value is None for option in found)
-        ]
-        for path, wanted in (self.space.distributions[dimension.path].when or {}).items():
-            values = wanted if isinstance(wanted, list) else [wanted]
-            above = _above(path, options)
-            if path in options:
-                conditions += self._on_path(dimension.path, path, values, options[path])
-            elif above:
-                conditions += self._below(dimension.path, path, values, above[-1], options)
-                conditions += [_present(other, options[other]) for other in above[:-1]]
-            else:
-                self._check_written(dimension.path, path, values)
-        return Dimension(dimension.path, dimension.options, dimension.place, tuple(conditions))
+    def _check_there(self, dimensions: Iterable[Dimension]) -> None:
+        """What a path leads through stands in the spec, or another path of the space puts it there."""
+        put = {
+            leaf[:depth]
+            for each in dimensions
+            for own, leaf in _leaves(each)
+            for depth in range(len(own), len(leaf) + 1)
+        }
+        for dimension in dimensions:
+            for path in [dimension.assignment(chosen).path for chosen in dimension.ends[:1]]:
+                gone = next((path[:n] for n in range(1, len(path)) if self._is_missing(path[:n], put)), None)
+                if gone is not None:
+                    beside = at(self.written, gone[:-1])
+                    known = [*(beside or ()), *(other[-1] for other in put if other[:-1] == gone[:-1])]
+                    message = f"there is no '{gone[-1]}' to change"
+                    self._add(dimension.path, message=message, hint=did_you_mean(gone[-1], known))
 
-    def _on_path(self, of: str, path: str, values: list[Any], options: tuple[Option, ...]) -> list[Condition]:
-        """A condition on what another path of the space is set to: each of its values must be possible there."""
-        by_value = {_meaning(option.value): index for index, option in enumerate(options)}
-        missing = [value for value in values if _meaning(value) not in by_value]
-        if options and missing:
-            message = f"{shown(missing[0])} is no value of '{path}' in this space"
-            self._add(of, "when", path, message=message, hint=_nearest(missing[0], options), key=False)
-            return []
-        return [Condition(path, frozenset(by_value[_meaning(value)] for value in values if options), False)]
+    def _is_missing(self, path: tuple[str, ...], put: set[tuple[str, ...]]) -> bool:
+        """Whether nothing is at the path of an entry, a node or an insertion, say, and nothing is put there."""
+        return is_open(path) and path[:2] not in EDITS and path not in put and at(self.written, path) is None
 
-    def _below(
-        self, of: str, path: str, values: list[Any], above: str, options: Mapping[str, tuple[Option, ...]]
-    ) -> list[Condition]:
-        """A condition on a part of what another path is set to as a whole, which leaves nothing of the spec's there."""
-        inner = split_path(path)[len(split_path(above)) :]
-        there = [_at(option.value, inner) for option in options[above]]
-        written = _at(self.written, split_path(path))
-        known = {_meaning(value) for value in (*there, written) if value is not None}
-        missing = [value for value in values if _meaning(value) not in known]
-        if options[above] and missing:
-            message = f"{shown(missing[0])} is what no value of '{above}' in this space has there"
-            self._add(of, "when", path, message=message, key=False)
-            return []
-        wanted = {_meaning(value) for value in values}
-        holds = frozenset(index for index, value in enumerate(there) if value is not None and _meaning(value) in wanted)
-        return [Condition(above, holds, written is not None and _meaning(written) in wanted)]
-
-    def _check_written(self, of: str, path: str, values: list[Any]) -> None:
-        """A condition on what the spec says: it holds everywhere, or nowhere, which makes it a mistake."""
-        found: Any = self.written
-        parts = split_path(path)
-        for depth, part in enumerate(parts):
-            if not isinstance(found, dict) or part not in found:
-                beside = [split_path(other) for other in self.costly if split_path(other)[:depth] == parts[:depth]]
-                known = [*(found if isinstance(found, dict) else ()), *(other[depth] for other in beside)]
-                hint = did_you_mean(part, known)
-                hint = hint if hint.startswith("did") else "state it in the spec, or let it vary"
-                self._add(of, "when", path, message="neither varies nor stands in the spec", hint=hint)
-                return
-            found = found[part]
-        if _meaning(found) not in map(_meaning, values):
-            self._add(of, "when", path, message=f"never holds: the spec says {shown(found)}", key=False)
+    def _check_sampler(self, grid: Grid) -> None:
+        """What the space's sampler asks of the paths."""
+        sampler = self.space.model.sampler
+        if sampler is None or not self.spans:
+            return
+        endless = [dimension.path for dimension in grid.dimensions if dimension.span is not None]
+        numeric = [d for d in grid.dimensions if not d.conditions and (d.span or (d.numbers and len(d.options) > 1))]
+        where = ("sampler", "name")
+        if sampler.name == "grid" and endless:
+            message = f"grid proposes every point once, and '{endless[0]}' is a range without steps"
+            self.collector.add(where, message, "add step there, or take another sampler", key=False)
+        if sampler.name == "cmaes" and len(numeric) < 2:
+            which = f" ('{numeric[0].path}')" if numeric else ""
+            message = f"cmaes takes at least two ranges of numbers that always vary, and here are {len(numeric)}{which}"
+            self.collector.add(where, message, "tpe or gp take any space", key=False)
 
     def _in_order(self, waiting: dict[str, Dimension]) -> list[Dimension]:
         ordered: dict[str, Dimension] = {}
@@ -266,24 +182,20 @@ class _Reader:
         return list(ordered.values())
 
     def _add(self, path: str, *rest: str, message: str, hint: str = "", key: bool = True) -> None:
-        self.collector.add(("space", path, *rest), message, hint, key=key)
+        self.collector.add(("space", self.all[path].written, *rest), message, hint, key=key)
 
 
-def _above(path: str, paths: Iterable[str]) -> list[str]:
-    """Those of ``paths`` that ``path`` is, or is below: the shortest first."""
-    return sorted((other for other in paths if f"{path}.".startswith(f"{other}.")), key=len)
+def _telling(dimension: Dimension) -> list[Chosen]:
+    """The values that say which paths it sets: of numbers one says it for all."""
+    return dimension.ends[:1] if dimension.span or dimension.numbers else dimension.ends
 
 
-def _at(value: Any, parts: Iterable[str]) -> Any:
-    """What stands at a path within a value; ``None`` where nothing does."""
-    for part in parts:
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def _present(path: str, options: tuple[Option, ...]) -> Condition:
-    """Holds unless null removes what is at the path."""
-    return Condition(path, frozenset(i for i, option in enumerate(options) if option.value is not None), True)
+def _leaves(dimension: Dimension) -> set[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """What its values set: (the path that is assigned, a path that this states)."""
+    made = [dimension.assignment(chosen) for chosen in _telling(dimension)]
+    return {(each.path, leaf) for each in made if each.value is not None for leaf in leaves(each.path, each.value)} | {
+        (each.path, each.path) for each in made
+    }
 
 
 def _written(distribution: Distribution, index: int) -> tuple[str | int, ...]:
@@ -291,12 +203,3 @@ def _written(distribution: Distribution, index: int) -> tuple[str | int, ...]:
     if isinstance(distribution, Choice):
         return ("choice", index)
     return ("text",) if isinstance(distribution, Text) else ()
-
-
-def _meaning(value: Any) -> str:
-    """Equal for equal values: ``8`` is not ``'8'``."""
-    return json.dumps(value, sort_keys=True)
-
-
-def _nearest(value: Any, options: tuple[Option, ...]) -> str:
-    return did_you_mean(value if isinstance(value, str) else json.dumps(value), Counter(o.label for o in options))

@@ -79,20 +79,20 @@ def _extended(
         _drop_nulls(merged, None, collector, (), removed)
         collector.raise_if_any()
         return merged
-    parent_file = _file_beside(folder, parent_name)
+    parent_file = file_beside(folder, parent_name)
     if parent_file is None:
         collector.add(("extends",), f"{shown(parent_name)} is not a file's name", key=False)
         raise UserError(collector.problems)
     if not parent_file.is_relative_to(top):
-        collector.add(("extends",), f"'{parent_name}' is outside {_shown(top)}", "keep it beneath", key=False)
+        collector.add(("extends",), f"'{parent_name}' is outside {as_typed(top)}", "keep it beneath", key=False)
     elif not parent_file.is_file():
-        collector.add(("extends",), f"no file '{parent_name}'", f"looked for {_shown(parent_file)}", key=False)
+        collector.add(("extends",), f"no file '{parent_name}'", f"looked for {as_typed(parent_file)}", key=False)
     elif parent_file in seen:
         collector.add(("extends",), f"'{parent_name}' extends itself", key=False)
     elif len(seen) > MOST_EXTENDS:
         collector.add(("extends",), f"more than {MOST_EXTENDS} files extend one another", key=False)
     collector.raise_if_any()
-    parent = yamlfile.load(_shown(parent_file))
+    parent = yamlfile.load(as_typed(parent_file))
     parent = _extended(parent, parent_file.parent, top, (*seen, parent_file), removed)
     child = copy.deepcopy(tree)
     del child["extends"]
@@ -164,7 +164,7 @@ def _file_of(graph: Any) -> str:
     return next((place.file for place in getattr(graph, "keys_at", {}).values()), "another file")
 
 
-def _file_beside(folder: Path, name: object) -> Path | None:
+def file_beside(folder: Path, name: object) -> Path | None:
     """The file that ``name`` means, seen from ``folder``; ``None`` where it can't be one's name."""
     if not isinstance(name, str) or not name or not name.isprintable():
         return None
@@ -181,7 +181,7 @@ def enclosing_specs(folder: Path) -> Path:
     return next((parent for parent in [folder, *folder.parents] if parent.name == "specs"), folder)
 
 
-def _shown(path: Path) -> Path:
+def as_typed(path: Path) -> Path:
     """The path as a user would type it from here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
@@ -290,7 +290,9 @@ def _from_here(path: str, value: str) -> str:
     kind, colon, rest = value.partition(":")
     if path == "network.init.from" and colon and kind in ("study", "torchvision"):
         return f"study:{_from_here('data.root', rest)}" if kind == "study" else value
-    return str(Path(value).expanduser().absolute()) if path in ("data.root", "network.init.from") else value
+    return (
+        str(Path(value).expanduser().absolute()) if path in ("data.root", "network.init.from", "tune.space") else value
+    )
 
 
 def _set_pairs(sets: Mapping[str, Any] | Iterable[str]) -> Iterable[tuple[str, Callable[[], Any]]]:

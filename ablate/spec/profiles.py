@@ -15,7 +15,7 @@ from ablate.collect import Collector
 from ablate.diagnose import shown
 from ablate.errors import Place, Problem, UserError, did_you_mean
 
-WHOLE = ("data", "train", "execution", "report", "paper")
+WHOLE = ("data", "train", "tune", "execution", "report", "paper")
 """Sections that a profile may assign as a whole, as well as paths within them."""
 SEEDS = "ablation.seeds"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")

@@ -7,7 +7,7 @@ from typing import Any
 from ablate.diagnose import shown
 from ablate.errors import did_you_mean
 
-MAPPINGS = ("network", "data", "train", "ablation", "report", "execution", "numerics")
+MAPPINGS = ("network", "data", "train", "tune", "ablation", "report", "execution", "numerics")
 
 
 SECTIONS = (
@@ -17,6 +17,7 @@ SECTIONS = (
     "network",
     "data",
     "train",
+    "tune",
     "ablation",
     "report",
     "paper",
@@ -33,6 +34,7 @@ UNSETTABLE = ("extends", "profiles", "profile")
 OPTIONAL_SECTIONS = frozenset(
     {
         ("profiles",),
+        ("tune",),
         ("ablation",),
         ("report",),
         ("paper",),

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from ablate.block import Shape, registry
+from ablate.block import Shape
 from ablate.collect import Collector
 from ablate.costing import cost_of
 from ablate.data.dataset import shape_of
 from ablate.design import root_is_trusted
 from ablate.design.plan import check_output
-from ablate.errors import Problem, UserError, did_you_mean
+from ablate.errors import Problem, UserError
 from ablate.network import Network, Permission, read_network
-from ablate.space import Dimension, Grid, Point
+from ablate.space import Chosen, Grid, Point
 from ablate.spec import Assignment, Spec, apply, read_data
+from ablate.static_search.processes import Pool
 from ablate.static_search.values import Totals
+
+CHUNK = 64
+"""Points that a process is given at a time: a fifth of a second's work, beside which their transport takes none."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +73,19 @@ class Networks:
         return self._shapes[key]
 
 
-class Outcomes:
-    """The points of a grid, each built once."""
+class Builder:
+    """Builds points of a grid, and remembers none. It is made of data alone, so that each process has its own."""
 
-    def __init__(self, grid: Grid, networks: Networks) -> None:
+    def __init__(self, grid: Grid, spec: Spec) -> None:
         self.grid = grid
-        self.networks = networks
-        self.known: dict[Point, Outcome] = {}
+        self.networks = Networks(spec)
+        self._assignments: dict[tuple[int, Chosen], Assignment] = {}
 
-    def __getitem__(self, point: Point) -> Outcome:
-        if point not in self.known:
-            self.known[point] = self._built(point)
-        return self.known[point]
+    def __call__(self, points: Iterable[Point]) -> list[Outcome]:
+        return [self.built(point) for point in points]
 
-    def _built(self, point: Point) -> Outcome:
-        made = {index: self.grid.dimensions[index].assignment(o) for index, o in enumerate(point) if o is not None}
+    def built(self, point: Point) -> Outcome:
+        made = {index: self._assignment(index, chosen) for index, chosen in enumerate(point) if chosen is not None}
         try:
             applied = apply(self.networks.spec, made.values())
         except UserError as error:
@@ -98,61 +102,47 @@ class Outcomes:
         idle = frozenset(index for index, assignment in made.items() if not acts(assignment))
         return Outcome(Totals.of(cost_of(network.graph)), network.graph.fingerprint, idle=idle)
 
-    def check_values(self) -> None:
-        """A value with which nothing can be built is a mistake; one with which some can makes the others impossible.
+    def _assignment(self, index: int, chosen: Chosen) -> Assignment:
+        dimension = self.grid.dimensions[index]
+        if dimension.span is not None:  # of a range without steps no number comes twice
+            return dimension.assignment(chosen)
+        if (index, chosen) not in self._assignments:
+            self._assignments[index, chosen] = dimension.assignment(chosen)
+        return self._assignments[index, chosen]
 
-        Each value is tried before all else, at the first points that have it, so that a mistake is said soon.
-        """
-        untried = {(i, o) for i, dimension in enumerate(self.grid.dimensions) for o in range(len(dimension.options))}
-        refused: dict[tuple[int, int], tuple[Problem, ...]] = {}
-        for point in self.grid:
-            own = {(index, option) for index, option in enumerate(point) if option is not None} & untried
-            outcome = self[point] if own else None
-            if outcome is not None and outcome.totals is not None:
-                untried -= own
-            elif outcome is not None:
-                refused |= {value: outcome.problems for value in own if value not in refused}
-        mistakes = [problem for value in sorted(untried) for problem in refused.get(value, ())]
-        if mistakes:
-            collector = Collector(None)
-            collector.extend(dict.fromkeys(mistakes))
-            collector.raise_if_any()
 
-    def check_paths(self) -> None:
-        """A path acts at one point at least: a misspelt parameter would else be dropped, as an orphan is."""
-        acting = {
-            index
-            for point, outcome in self.known.items()
-            for index, option in enumerate(point)
-            if outcome.totals is not None and option is not None and index not in outcome.idle
-        }
-        message = "has no effect at any point: what it changes is not there, or does not take it"
-        idle = [dimension for index, dimension in enumerate(self.grid.dimensions) if index not in acting]
-        if idle:
-            raise UserError([Problem(message, each.path, each.place, self._meant(each)) for each in idle])
+class Outcomes:
+    """The points of a grid, each built once."""
 
-    def _meant(self, dimension: Dimension) -> str:
-        """The parameter that was perhaps meant, of the block that stands beside the path at its first point."""
-        index = self.grid.position[dimension.path]
-        point = next(point for point in self.known if point[index] is not None)
-        found: Any = apply(self.networks.spec, self.grid.assignments(point)).tree
-        *above, last = dimension.assignment(0).path
-        for part in above:
-            found = found.get(part, {}) if isinstance(found, dict) else {}
-        block = registry().get(str(found.get("block"))) if isinstance(found, dict) else None
-        hint = did_you_mean(last, block.Params.model_fields) if block else ""
-        return hint if hint.startswith("did") else ""
+    def __init__(self, grid: Grid, spec: Spec) -> None:
+        self.grid = grid
+        self.spec = spec
+        self.known: dict[Point, Outcome] = {}
+        self._builder = Builder(grid, spec)
 
-    def alike(self) -> list[str]:
-        """The paths of which no two values make two networks where nothing else differs, and some do make one."""
-        return [dimension.path for index, dimension in enumerate(self.grid.dimensions) if self._is_alike(index)]
+    def __getitem__(self, point: Point) -> Outcome:
+        if point not in self.known:
+            self.known[point] = self._builder.built(point)
+        return self.known[point]
 
-    def _is_alike(self, index: int) -> bool:
-        prints: dict[Point, set[str]] = {}
-        compared = False
-        for point, outcome in self.known.items():
-            if outcome.totals is not None and point[index] is not None:
-                rest = (*point[:index], *point[index + 1 :])
-                compared |= rest in prints
-                prints.setdefault(rest, set()).add(outcome.fingerprint)
-        return compared and all(len(each) == 1 for each in prints.values())
+    def build(self, points: Iterable[Point], jobs: int, told: Callable[[], None]) -> None:
+        """Build all of ``points``, by so many processes; ``told`` is called after each."""
+        if jobs < 2:
+            for point in points:
+                _ = self[point]
+                told()
+            return
+        with Pool(jobs, Builder, (self.grid, self.spec)) as pool:
+            for chunk, outcomes in pool.each(self._chunks(points, told)):
+                for point, outcome in zip(chunk, outcomes, strict=True):
+                    self.known[point] = outcome
+                    told()
+
+    def _chunks(self, points: Iterable[Point], told: Callable[[], None]) -> Iterator[list[Point]]:
+        waiting = iter(points)
+        while chunk := list(islice(waiting, CHUNK)):
+            new = [point for point in chunk if point not in self.known]
+            for _ in range(len(chunk) - len(new)):
+                told()
+            if new:
+                yield new

@@ -7,9 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from ablate.report.tables import Cell, Column, Table
-from ablate.static_search.values import Found, StaticSearch, TargetResult
+from ablate.space import SCORES, STATIC_METRICS
+from ablate.static_search.drawing import IN_ONE_GO
+from ablate.static_search.values import Found, Sample, StaticSearch, TargetResult
 
 MOST_REASONS = 5
+_HEADERS = {"flops": ("FLOPs", ""), "memory": ("memory", "bytes"), "latency": ("latency", "ms")}
+"""Metric → how its column is called, and its unit."""
 _UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
@@ -21,7 +25,7 @@ def networks_table(search: StaticSearch, top: int | None = None) -> Table:
     several = len(search.objectives) > 1
     columns = (
         *(Column(name) for name in names.values()),
-        *(Column("FLOPs" if metric == "flops" else metric, "", "right", "number") for metric in metrics),
+        *(Column(*_HEADERS.get(metric, (metric, "")), "right", "number") for metric in metrics),
         *([Column("front")] if several else []),
         Column("points", "", "right", "number"),
     )
@@ -29,7 +33,7 @@ def networks_table(search: StaticSearch, top: int | None = None) -> Table:
     rows = [
         (
             *(Cell(found.labels.get(path, "—")) for path in varying),
-            *(Cell(f"{found.totals[metric]:,}", found.totals[metric]) for metric in metrics),
+            *(_cell(found, metric) for metric in metrics),
             *([Cell("yes" if found.on_front else "")] if several else []),
             Cell(f"{1 + len(found.same):,}", 1 + len(found.same)),
         )
@@ -49,10 +53,12 @@ def record(search: StaticSearch) -> dict[str, Any]:
         "paths": list(search.paths),
         "left_out": list(search.left_out),
         "points": search.points,
+        "sample": _sample_record(search.sample),
         "impossible": dict(search.impossible),
         "networks": len(search.networks),
         "duplicates": search.duplicates,
         "rejected": dict(search.rejected),
+        "unmeasured": dict(search.unmeasured),
         "objectives": dict(search.objectives),
         "unknown_objectives": list(search.unknown_objectives),
         "alike": list(search.alike),
@@ -68,11 +74,18 @@ def _found_record(found: Found) -> dict[str, Any]:
         "params": found.totals.params,
         "flops": found.totals.flops,
         "activations": found.totals.activations,
+        **found.scores,
         "uncounted": list(found.totals.uncounted),
         "fingerprint": found.fingerprint,
         "on_front": found.on_front,
         "same": [dict(labels) for labels in found.same],
     }
+
+
+def _sample_record(sample: Sample | None) -> dict[str, Any] | None:
+    if sample is None:
+        return None
+    return {"of": sample.of, "sampler": sample.sampler, "seed": sample.seed, "asked": sample.asked}
 
 
 def _target_record(result: TargetResult, varying: list[str]) -> dict[str, Any]:
@@ -112,13 +125,15 @@ def _short(paths: list[str]) -> list[str]:
 
 
 def _caption(search: StaticSearch) -> str:
-    said = [f"{_counted(search.points, 'point')}: {_counted(len(search.networks), 'network')}"]
+    points = _counted(search.points, "point")
+    said = [f"{f'A sample of {points}' if search.sample else points}: {_counted(len(search.networks), 'network')}"]
     if search.impossible:
         said.append(f"{search.impossible.total():,} can't be built")
     if search.duplicates:
         said.append(f"{search.duplicates:,} are the same as an earlier one")
     broken = [f"{count:,} break the constraint on {metric}" for metric, count in search.rejected.items()]
     ways = " and ".join(f"{metric} ({way})" for metric, way in search.objectives.items())
+    broken += [f"{search.unmeasured.total():,} can't be measured"] if search.unmeasured else []
     order = f"Ranked by {ways}." if ways else "In the order of the space."
     return (
         f"{'; '.join([*said, *broken])}. {order} Nothing was trained. FLOPs are multiply-accumulates for one example."
@@ -126,6 +141,8 @@ def _caption(search: StaticSearch) -> str:
 
 
 def _notes(search: StaticSearch) -> Iterable[str]:
+    if search.sample is not None:
+        yield _sampled(search.sample, search.points)
     yield from (target_in_words(result, _varying(search)) for result in search.targets)
     if len(search.targets) > 1 and all(result.reached for result in search.targets):
         count = len(search.on_target)
@@ -133,6 +150,8 @@ def _notes(search: StaticSearch) -> Iterable[str]:
         yield f"{_counted(count, 'network') if count else 'No network'} {verb} to all of these numbers at once."
     reasons = search.impossible.most_common()
     yield from (f"{_counted(count, 'point')} can't be built: {reason}" for reason, count in reasons[:MOST_REASONS])
+    unmeasured = search.unmeasured.most_common(MOST_REASONS)
+    yield from (f"{_counted(count, 'network')} can't be measured: {reason}" for reason, count in unmeasured)
     if reasons[MOST_REASONS:]:
         rest = reasons[MOST_REASONS:]
         yield f"{sum(count for _, count in rest):,} more points can't be built, for {len(rest)} other reasons."
@@ -141,6 +160,8 @@ def _notes(search: StaticSearch) -> Iterable[str]:
         yield f"As the spec has them, since no cost depends on them: {', '.join(search.left_out)}."
     if search.unknown_objectives:
         yield f"Known after training only, and so no part of this ranking: {', '.join(search.unknown_objectives)}."
+    if "latency" in _metrics(search):
+        yield "latency: of a pass of 64 images in evaluation, measured here on one thread of the CPU."
     unknown = sorted({operation for found in search.networks for operation in found.totals.uncounted})
     if unknown:
         yield f"Not counted as FLOPs: {', '.join(unknown)}."
@@ -163,6 +184,25 @@ def target_in_words(result: TargetResult, varying: list[str]) -> str:
     if result.plain > target.near + target.within and result.lowest >= result.plain:
         said += f"; without any insertion it is {result.plain:,} already, and no network here has less"
     return f"{claim}{said}."
+
+
+def _sampled(sample: Sample, points: int) -> str:
+    """How many of how many were built, and which."""
+    of = "of a space without end" if sample.of is None else f"of {sample.of:,}"
+    how = "drawn at random" if sample.sampler in IN_ONE_GO else f"proposed by {sample.sampler}"
+    said = f"A sample: {_counted(points, 'point')} {of}, {how} (seed {sample.seed}); what was not built may be better."
+    if points < sample.asked:
+        said += f" {sample.asked:,} were asked for, and no new ones were found."
+    return said
+
+
+def _cell(found: Found, metric: str) -> Cell:
+    """A count whole; a latency in milliseconds; a score in four digits. Nothing where it was not built for that."""
+    if metric not in found.scores and metric not in STATIC_METRICS:
+        return Cell()
+    value = 1e3 * found[metric] if metric == "latency" else found[metric]
+    text = f"{value:.2f}" if metric == "latency" else f"{value:.4g}" if metric in SCORES else f"{value:,.0f}"
+    return Cell(text, value)
 
 
 def _counted(count: int, what: str) -> str:

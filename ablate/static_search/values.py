@@ -44,8 +44,13 @@ class Found:
     fingerprint: str
     same: list[Mapping[str, str]] = field(default_factory=list)
     """The labels of its other points."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """What it was built for: the metrics that are asked for and that no graph tells."""
     on_front: bool = False
     """Nothing that keeps the constraints is better in one objective and as good in all others."""
+
+    def __getitem__(self, metric: str) -> float:
+        return self.scores[metric] if metric in self.scores else self.totals[metric]
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,20 @@ class TargetResult:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Which points were built, where not all were."""
+
+    of: int | None
+    """How many the space has; ``None`` where a range without steps varies."""
+    sampler: str
+    seed: int
+    asked: int
+    """How many were to be built: there are fewer where nothing new was found any more."""
+
+
+@dataclass(frozen=True)
 class StaticSearch:
-    """Every point of a space on a spec, built and counted."""
+    """The points of a space on a spec, or a sample of them, built and counted."""
 
     spec: str
     """The spec's name."""
@@ -79,6 +96,7 @@ class StaticSearch:
     left_out: tuple[str, ...]
     """Paths that no cost depends on."""
     points: int
+    """That were built."""
     impossible: Counter[str]
     """Why a point can't be built → how many."""
     networks: tuple[Found, ...]
@@ -95,7 +113,11 @@ class StaticSearch:
     on_target: tuple[Found, ...]
     """The networks that come to every published number."""
     alike: tuple[str, ...]
-    """Paths of which no two values make two networks, whatever the others are."""
+    """Paths of which no two values make two networks, whatever the others are. Of a sample that is not known."""
+    sample: Sample | None = None
+    """``None`` where every point was built."""
+    unmeasured: Counter[str] = field(default_factory=Counter)
+    """Why a network has no value of a metric that it was built for → how many; these are not kept."""
 
     @property
     def duplicates(self) -> int:

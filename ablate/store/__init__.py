@@ -6,13 +6,15 @@
       trials/<hash>/     trial.json, metrics.jsonl, predictions.npz, checkpoint.pt; result.json last
                          state.pt, from which a trial that was cut off goes on
       exposures.jsonl    every reading of the test split
+      proposals.jsonl    of a search: what was proposed, and what became of it
+      optuna.jsonl       of a search: Optuna's journal    tuning/            the search that tunes a study's variants
       events.jsonl       what the sweeps told while they ran
       report/            table.md, table.tex, table.csv
 
 The folder is the truth. A file is replaced whole or not at all; a result carries the checksums of its trial's files,
-so that damage is found and never read as a result, and the study's records carry their own. The logs of lines
-(``exposures.jsonl``, ``events.jsonl``) have none: they are appended to, and a damaged line spoils no other. JSON is
-Python's dialect: a diverged loss is ``NaN``, as it was.
+so that damage is found and never read as a result, and the study's records carry their own, the proposals one a line.
+The other logs of lines (``exposures.jsonl``, ``events.jsonl``) have none: they are appended to, and a damaged line
+spoils no other. JSON is Python's dialect: a diverged loss is ``NaN``, as it was.
 """
 
 from ablate.store.growing import MAY_CHANGE, begun_with
@@ -24,15 +26,18 @@ from ablate.store.layout import (
     EXPOSURES,
     FORMAT,
     INDEX,
+    JOURNAL,
     LOCK,
     METRICS,
     PREDICTIONS,
+    PROPOSALS,
     REPORT,
     RESULT,
     SPEC,
     STATE,
     TRIAL,
     TRIALS,
+    TUNING,
     is_study,
     study_folder,
 )
@@ -47,16 +52,19 @@ __all__ = [
     "EXPOSURES",
     "FORMAT",
     "INDEX",
+    "JOURNAL",
     "LOCK",
     "MAY_CHANGE",
     "METRICS",
     "PREDICTIONS",
+    "PROPOSALS",
     "REPORT",
     "RESULT",
     "SPEC",
     "STATE",
     "TRIAL",
     "TRIALS",
+    "TUNING",
     "Study",
     "TrialState",
     "begun_with",

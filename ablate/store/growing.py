@@ -10,8 +10,8 @@ from typing import Any
 
 from ablate import yamlfile
 from ablate.errors import Problem, UserError
-from ablate.store.layout import SPEC, is_study
-from ablate.store.records import check_spec, plain, read_spec, read_variants
+from ablate.store.layout import CERTIFICATES, SPEC, is_study
+from ablate.store.records import check_spec, checksum, plain, read_record, read_spec, read_variants
 
 MAY_CHANGE = (
     "report",
@@ -27,10 +27,13 @@ MAY_CHANGE = (
     "execution.retries",
     "execution.trial_timeout",
     "execution.budget",
+    "search.budget",
+    "search.file",
 )
-"""What may differ when a study goes on: how it is read, where its files and trials lie, and its number of seeds."""
+"""What may differ when a study goes on: how it is read, where its files and trials lie, its number of seeds, and how
+long a search goes on."""
 
-EPOCHS, ABLATION = "train.epochs", "ablation"
+EPOCHS, ABLATION, SEARCH = "train.epochs", "ablation", "search"
 NAMED = {"variants": 1, "components": 1, "factors": 2}
 """Of ``ablation``: keys below which the user's own names stand, through so many levels."""
 
@@ -45,6 +48,8 @@ def begun_with(folder: Path, spec: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     numerics = old.pop("numerics", None)
     new.pop("numerics", None)
+    if SEARCH not in new:  # asked before the search is known
+        old.pop(SEARCH, None)
     same = all(_is(path, (*MAY_CHANGE, ABLATION, EPOCHS)) for path in differences(old, new))
     # Whether an altered one was the same its trials will tell, and those only with the numerics that they had.
     return numerics if isinstance(numerics, dict) and (same or _is_altered(folder / SPEC)) else None
@@ -64,6 +69,9 @@ def changes(folder: Path, new: dict[str, Any], variants: list[dict[str, Any]]) -
     ``UserError`` where it would be another study. It is the same if each of its trials is one still, whatever befell
     its spec. It is, too, if its trials are trained for more epochs and there are at least as many of them: those of
     fewer epochs stay in the folder. Not if its trials are others though the spec is the same.
+
+    A search proposes its trials as it goes, and those that it has trained stay its own: it is the same only if no more
+    differs than what may (``MAY_CHANGE``).
     """
     records: list[dict[str, Any]] = []
     with suppress(UserError):
@@ -72,11 +80,16 @@ def changes(folder: Path, new: dict[str, Any], variants: list[dict[str, Any]]) -
     try:
         old = read_spec(folder)
     except UserError as error:
-        if all_there:
+        if all_there or _same_search(folder, new):
             return []
         message = f"{folder / SPEC} was edited, or is damaged, and this spec's trials are not those of the study"
         raise UserError(Problem(message, hint="choose another --out")) from error
     changed = differences(old, new)
+    if SEARCH in old or SEARCH in new:
+        _refuse_another_kind(folder, old, new)
+        if wrong := [path for path in changed if not _is(path, MAY_CHANGE)]:
+            _refuse(folder, wrong)
+        return changed
     _refuse_fewer_seeds(folder, old, new)
     if all_there:
         return changed
@@ -91,6 +104,29 @@ def changes(folder: Path, new: dict[str, Any], variants: list[dict[str, Any]]) -
     if wrong or (paths and gone):
         _refuse(folder, wrong or [f"{ABLATION}: {name} is gone" for name in sorted(gone)])
     return changed
+
+
+def search_digest(spec: Mapping[str, Any]) -> str | None:
+    """The sha256 of what may not differ when a search goes on, in hex; None for what is no search's spec."""
+    if SEARCH not in spec:
+        return None
+    fixed = plain(dict(spec))
+    for path in MAY_CHANGE:
+        *above, key = path.split(".")
+        section = fixed
+        for name in above:
+            section = section.get(name)
+            section = section if isinstance(section, dict) else {}
+        section.pop(key, None)
+    return checksum(fixed)
+
+
+def _same_search(folder: Path, new: dict[str, Any]) -> bool:
+    """Whether this is the search that the folder's records say it holds, whatever befell its spec."""
+    with suppress(UserError):
+        recorded = read_record(folder / CERTIFICATES).get(SEARCH)
+        return recorded is not None and recorded == search_digest(new)
+    return False
 
 
 def _all_there(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> bool:
@@ -132,6 +168,12 @@ def _refuse(folder: Path, paths: list[str]) -> None:
     raise UserError(
         Problem(f"{folder} holds a study of another spec: they differ in {_few(paths)}", hint="choose another --out")
     )
+
+
+def _refuse_another_kind(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    there, this = ("a search" if SEARCH in spec else "a sweep" for spec in (old, new))
+    if there != this:
+        raise UserError(Problem(f"{folder} holds {there}, and this is {this}", hint="choose another --out"))
 
 
 def _few(names: list[str]) -> str:

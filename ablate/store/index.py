@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -120,14 +120,16 @@ class Index:
 
     def list_variants(self, variants: list[dict[str, Any]]) -> None:
         """Replace the table of which variant has which trials."""
-        rows = [
-            (variant["name"], seed, hash, variant.get("duplicate_of"))
-            for variant in variants
-            for seed, hash in variant["trials"].items()
-        ]
+        rows = [row for variant in variants for row in _rows_of(variant)]
         with _told(self.folder), self._database as database:
             database.execute("DELETE FROM variants")
             database.executemany("INSERT INTO variants VALUES (?,?,?,?)", rows)
+
+    def list_variant(self, name: str, variant: Mapping[str, Any] | None) -> None:
+        """Replace the trials of one variant; None: it has none any more."""
+        with _told(self.folder), self._database as database:
+            database.execute("DELETE FROM variants WHERE name = ?", (name,))
+            database.executemany("INSERT INTO variants VALUES (?,?,?,?)", _rows_of(variant) if variant else [])
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Replace the rows of these trials, all or none."""
@@ -144,6 +146,11 @@ class Index:
     def close(self) -> None:
         with _told(self.folder):
             self._database.close()
+
+
+def _rows_of(variant: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    same = variant.get("duplicate_of")
+    return [(variant["name"], seed, hash, same) for seed, hash in variant["trials"].items()]
 
 
 def _storable(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,18 @@ class Keeper:
 
     def learn(self, entries: list[Entry]) -> None:
         """Replace the rows of these trials."""
-        if not entries:
-            return
+        if entries:
+            self._write(lambda opened: opened.write(entries))
+
+    def proposed(self, name: str, variant: Mapping[str, Any] | None) -> None:
+        """A variant was added to those that are listed, or changed; None: it is none any more."""
+        self._write(lambda opened: opened.list_variant(name, variant))
+
+    def _write(self, change: Callable[[Index], None]) -> None:
         try:
             opened = self._opened()
             if opened:
-                opened.write(entries)
+                change(opened)
         except Damaged:
             with suppress(Damaged, Unusable):
                 self.rebuild()

@@ -18,6 +18,10 @@ FORMAT = 2
 
 SPEC, CERTIFICATES, ENVIRONMENT = "spec.yaml", "certificates.json", "environment.json"
 TRIALS, EXPOSURES, EVENTS, INDEX, REPORT = "trials", "exposures.jsonl", "events.jsonl", "trials.sqlite", "report"
+PROPOSALS, JOURNAL = "proposals.jsonl", "optuna.jsonl"
+"""Of a search: what was proposed; and Optuna's journal of it, from which the samplers learn."""
+TUNING = "tuning"
+"""The study, in the folder of another, of the search that tunes the variants of that one."""
 LOCK = ".lock"
 """Of the study, and of each trial that somebody works on."""
 TRIAL, METRICS, PREDICTIONS, CHECKPOINT, STATE, RESULT = (
@@ -33,8 +37,9 @@ FILES = (TRIAL, METRICS, PREDICTIONS, CHECKPOINT)
 
 _HASH = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_OUR_FILES = {SPEC, CERTIFICATES, ENVIRONMENT, TRIALS, EXPOSURES, EVENTS, REPORT, LOCK} | {
-    INDEX + suffix for suffix in ("", "-wal", "-shm", "-journal")
+_OUR_FILES = {
+    *(SPEC, CERTIFICATES, ENVIRONMENT, TRIALS, EXPOSURES, EVENTS, PROPOSALS, JOURNAL, TUNING, REPORT, LOCK),
+    *(INDEX + suffix for suffix in ("", "-wal", "-shm", "-journal")),
 }
 
 

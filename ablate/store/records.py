@@ -7,7 +7,7 @@ import json
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ablate import yamlfile
 from ablate.errors import Problem, UserError
@@ -120,12 +120,13 @@ def read_record(path: Path) -> dict[str, Any]:
 def read_variants(folder: Path) -> list[dict[str, Any]]:
     """The variants' records of a study; ``UserError`` where they are damaged."""
     variants = read_record(folder / CERTIFICATES).get("variants")
-    if not isinstance(variants, list) or not all(map(_is_variant, variants)):
+    if not isinstance(variants, list) or not all(map(is_variant, variants)):
         raise UserError(Problem(f"{folder / CERTIFICATES} is damaged: it lists no variants", hint=AGAIN))
     return variants
 
 
-def _is_variant(record: Any) -> bool:
+def is_variant(record: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether this is a variant's record."""
     return isinstance(record, dict) and isinstance(record.get("name"), str) and isinstance(record.get("trials"), dict)
 
 

@@ -13,7 +13,7 @@ from ablate.disk import append, holder, locked, remove_leftovers, write, write_j
 from ablate.errors import Problem, UserError
 from ablate.store import index, records
 from ablate.store.events import read_events
-from ablate.store.growing import changes
+from ablate.store.growing import SEARCH, changes, search_digest
 from ablate.store.index import BEGUN, Entry
 from ablate.store.keeping import Keeper, rebuilt
 from ablate.store.layout import (
@@ -24,6 +24,7 @@ from ablate.store.layout import (
     FORMAT,
     INDEX,
     LOCK,
+    PROPOSALS,
     REPORT,
     SPEC,
     TRIALS,
@@ -33,6 +34,7 @@ from ablate.store.layout import (
     refuse_foreign,
     trials_in,
 )
+from ablate.store.proposals import Proposals
 from ablate.store.stamps import unchanged
 from ablate.store.states import TrialState, of_begun, of_result
 from ablate.store.survey import Survey, survey
@@ -46,8 +48,9 @@ _IN_USE = "wait for it, end it, or choose another --out"
 class Study(Trials):
     """All trials of one spec, as they lie on the disk.
 
-    ``spec`` is the resolved spec, ``variants`` the variants' records in the order of the table, ``environment`` what
-    the trials ran on. ``damaged`` names what was found damaged since then: a trial's hash, or a file → why.
+    ``spec`` is the resolved spec, ``variants`` the variants' records in the order of the table, and then those that a
+    search proposed; ``environment`` is what the trials ran on. ``damaged`` names what was found damaged since then: a
+    trial's hash, or a file → why.
 
     One process writes (it ``hold``s the study), and who is ``working`` on a trial in that trial's folder; any number
     read.
@@ -58,8 +61,11 @@ class Study(Trials):
     ) -> None:
         super().__init__(folder)
         self.spec = spec
-        self.variants = variants
+        self.variants = list(variants)
         self.environment = environment
+        self._certified = len(variants)
+        """How many of the variants no search proposed: they come first."""
+        self._proposed = Proposals(folder / PROPOSALS)
 
     @classmethod
     def create(
@@ -83,10 +89,12 @@ class Study(Trials):
                 records.refuse_later_format(folder)
                 changed = changes(folder, spec, variants)
             write_json(folder / ENVIRONMENT, records.sealed({"format": FORMAT, "environment": environment}))
-            write_json(folder / CERTIFICATES, records.sealed({"format": FORMAT, "variants": variants}))
+            search = {SEARCH: digest} if (digest := search_digest(spec)) else {}
+            write_json(folder / CERTIFICATES, records.sealed({"format": FORMAT, "variants": variants, **search}))
             # Last, since it is what makes the folder a study.
             write(folder / SPEC, records.spec_file(spec))
             study = cls(folder, spec, variants, environment)
+            study._read_proposals()
             if changed:
                 now = datetime.now(UTC).isoformat(timespec="milliseconds")
                 study.log({"event": "spec", "time": now, "changed": changed})
@@ -101,7 +109,9 @@ class Study(Trials):
         environment = records.read_record(folder / ENVIRONMENT).get("environment")
         variants = records.read_variants(folder)
         _check_variants(variants)
-        return cls(folder, records.read_spec(folder), variants, dict(environment or {}))
+        study = cls(folder, records.read_spec(folder), variants, dict(environment or {}))
+        study._read_proposals()
+        return study
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -110,6 +120,8 @@ class Study(Trials):
         The kernel gives the lock back when the process ends in whatever way, so that none is ever stale.
         """
         with locked(self.folder, LOCK, hint=_IN_USE):
+            self._proposed.mend()
+            self._read_proposals()
             keeper = Keeper(self.folder, self.variants)
             self._held = (os.getpid(), keeper)
             try:
@@ -188,6 +200,42 @@ class Study(Trials):
                 return self.rebuild()
         self._tell(trials_in(self.folder), rebuilt(self._keeper))
         return self.folder / INDEX
+
+    # What a search proposes.
+
+    def propose(self, record: Mapping[str, Any]) -> None:
+        """Put on record what was proposed, and what is done with it; what is trained is a variant from now on.
+
+        ``record``: ``number``, ``name``, ``outcome`` (one of ``outcomes.PROPOSED``) and what else is known of it; if it
+        is trained, ``trial``, the hash, and ``variant``, as the study's variants are. A name that was proposed before
+        stands for this one from now on. For who holds the study. ValueError: it is no such record.
+        """
+        if any(record.get("name") == variant["name"] for variant in self.variants[: self._certified]):
+            raise ValueError(f"{record.get('name')!r} is a variant that no search proposed")
+        self._proposed.add(record)
+        for taken in self._read_proposals():
+            if self._keeper:
+                self._keeper.proposed(taken["name"], taken["variant"] if taken["outcome"] == "trained" else None)
+
+    def proposals(self) -> list[dict[str, Any]]:
+        """The records that ``propose`` was given, of each name the latest, as they were first written in order.
+
+        Those of when the study was opened, and what was proposed through it since, as ``variants`` has them.
+        """
+        return list(self._proposed.records.values())
+
+    def _read_proposals(self) -> list[dict[str, Any]]:
+        """Take in the proposals that were written since; these. A damaged line is left out and told in ``damaged``."""
+        known = len(self._proposed.records)
+        taken = self._proposed.read()
+        if len(self._proposed.records) == known + len(taken):
+            self.variants += [record["variant"] for record in taken if record["outcome"] == "trained"]
+        else:
+            self.variants[self._certified :] = self._proposed.variants()
+        self.damaged.pop(PROPOSALS, None)
+        if why := self._proposed.damage():
+            self.damaged[PROPOSALS] = why
+        return taken
 
     # The study's own files.
 

@@ -149,7 +149,7 @@ class Trials:
         """The file of the weights that a finished trial ended with, as it was written; ``UserError`` without one."""
         result = self.result(hash)
         if result is None or result["status"] != "finished":
-            why = self.damaged.get(hash) or (f"it {result['status']}" if result else "it has no result")
+            why = self.damaged.get(hash) or (f"its status is {result['status']}" if result else "it has no result")
             raise UserError(f"trial {hash} of {self.folder} has no weights: {why}")
         if CHECKPOINT not in result["files"]:
             raise UserError(f"trial {hash} of {self.folder} has no weights: its result vouches for none")

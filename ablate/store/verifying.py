@@ -15,6 +15,7 @@ from ablate.store.layout import (
     FILES,
     INDEX,
     METRICS,
+    PROPOSALS,
     RESULT,
     SPEC,
     STATE,
@@ -22,6 +23,7 @@ from ablate.store.layout import (
     TRIALS,
     trials_in,
 )
+from ablate.store.proposals import Proposals
 from ablate.store.records import check_record, check_spec, read_lines
 from ablate.store.stamps import stamp
 from ablate.store.states import of_result
@@ -41,6 +43,10 @@ def verified(study: Path) -> dict[str, str]:
     _, bad = read_lines(study / EXPOSURES)
     if bad:
         damaged[EXPOSURES] = f"not JSON: line {', '.join(map(str, bad))}"
+    proposals = Proposals(study / PROPOSALS)
+    proposals.read()
+    if why := proposals.damage():
+        damaged[PROPOSALS] = why
     if why := _of_index(study, found):
         damaged[INDEX] = why
     return damaged
