@@ -8,7 +8,7 @@ study = ablate.sweep(spec, executor="local")
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ from ablate import costing, ejecting, exporting, yamlfile
 from ablate import spec as _spec
 from ablate.cache import default_cache
 from ablate.datasets.arrays import hold
-from ablate.design import as_written, study_plan
+from ablate.design import StudyPlan, as_written, study_plan
 from ablate.findings import is_search
-from ablate.prepare import prepare
+from ablate.prepare import folder_of, prepare
 from ablate.report.search import search_table
 from ablate.report.tables import Table, ablation_table
 from ablate.searching import held, settle
@@ -28,6 +28,7 @@ from ablate.space import load_space, read_space
 from ablate.store import Study as StudyFolder
 from ablate.sweeping import ExecutorName
 from ablate.sweeping import sweep as _sweep
+from ablate.tuning import as_far_as_tuned, planned, tuned
 
 if TYPE_CHECKING:
     from torch import fx
@@ -55,7 +56,7 @@ def load(
     """
     held = {"data.content": hold(data)} if data is not None else {}
     spec = _spec.load(source, sets={**(set or {}), **held}, profile=profile, trust=trust)
-    study_plan(spec)
+    planned(spec)
     return spec
 
 
@@ -89,9 +90,13 @@ def export(
     """
     target = Path(file) if file is not None else None
     if study is not None:
-        return exporting.export(exporting.as_trained(study_plan(spec), Path(study), variant, seed), to, target)
+        return exporting.export(exporting.as_trained(_tuned(spec, study), Path(study), variant, seed), to, target)
     chosen = as_written(spec) if variant is None else study_plan(spec).variant(variant)
     return exporting.export(exporting.as_started(chosen, seed or 0), to, target)
+
+
+def _tuned(spec: _spec.Spec, study: str | Path) -> StudyPlan:
+    return as_far_as_tuned(planned(spec), Path(study))
 
 
 def eject(spec: _spec.Spec, *, variant: str | None = None) -> str:
@@ -121,13 +126,23 @@ def sweep(
     failed; ``cache``: whether what other studies have trained is taken, and theirs is given.
     """
     at_once = 1 if executor == "local" else concurrent
-    where = Path(folder) if folder else None
-    if address is not None:
-        from ablate.raysession import session  # seconds of import that a sweep in this process does not need
-    with session(address) if address is not None else nullcontext():
-        prepared = prepare(study_plan(spec), folder=where, concurrent=at_once)
-        done = _sweep(prepared, executor=executor, retry_failed=retry_failed, cache=default_cache() if cache else None)
+    plan = planned(spec)
+    where = folder_of(plan, Path(folder) if folder else None)
+    kept = default_cache() if cache else None
+    with _joined(address, executor):
+        plan = tuned(plan, where, executor=executor, concurrent=at_once, cache=kept)
+        prepared = prepare(plan, folder=where, concurrent=at_once)
+        done = _sweep(prepared, executor=executor, retry_failed=retry_failed, cache=kept)
     return Study(done.folder)
+
+
+def _joined(address: str | None, executor: ExecutorName) -> AbstractContextManager[None]:
+    """The Ray session that all of a call runs in; none for a call that runs in this process."""
+    if address is None and executor == "local":
+        return nullcontext()
+    from ablate.raysession import session  # seconds of import that a sweep in this process does not need
+
+    return session(address)
 
 
 def search(
@@ -155,9 +170,7 @@ def search(
         read = replace(read, model=read.model.model_copy(update={"budget": budget}))
     found = held(read, spec)
     at_once = 1 if executor == "local" else concurrent
-    if address is not None:
-        from ablate.raysession import session
-    with session(address) if address is not None else nullcontext():
+    with _joined(address, executor):
         settled = settle(found, folder=Path(folder) if folder else None, concurrent=at_once)
         kept = default_cache() if cache else None
         done = _search(settled, executor=executor, retry_failed=retry_failed, cache=kept)

@@ -214,6 +214,9 @@ def create_study(prepared: Prepared) -> Study:
     """The study's folder: spec, certificates, environment. ``UserError`` where a certificate has failures."""
     if prepared.failures:
         raise UserError([Problem(f"not certified: {failure}") for failure in prepared.failures])
+    untuned = [variant.name for variant in prepared.plan.distinct if variant.tuning is None]
+    if prepared.plan.tree.get("tune") and untuned:
+        raise ValueError(f"variants are to be tuned first (tuning.tuned): {', '.join(untuned)}")
     spec = {**prepared.plan.tree, "numerics": prepared.numerics.as_dict()}
     return Study.create(prepared.folder, spec, variant_records(prepared), environment())
 

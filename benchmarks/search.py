@@ -235,7 +235,7 @@ def shares(found: Found, given: Problem) -> dict[str, dict[int, dict[int, float]
 
 
 def pruned(given: Problem, pruner: Mapping[str, Any], trials: int, seed: int) -> tuple[float, float]:
-    """Of so many points at random: the share of epochs that is saved, and what the best lacks, in points of accuracy."""
+    """Of so many points at random: the share of epochs that is saved, and what the best lacks in accuracy."""
     order = list(given.variants)
     random.Random(seed).shuffle(order)
     judge = Pruner(PrunerSpec(**pruner), "maximize", 2).judge

@@ -72,6 +72,14 @@ def test_fanova_is_the_share_of_the_variance_of_an_additive_function() -> None:
     assert sum(each.ped_anova or 0.0 for each in told.values()) == pytest.approx(1)
 
 
+def test_the_ends_of_whole_numbers_count_as_much_as_the_others() -> None:
+    space = {"a.width": {"int": [1, 3]}, "a.block": {"choice": ["se", "simam"]}}
+    # both have the variance 2/3
+    told = by_path(drawn(lambda values: values["a.width"] + math.sqrt(8 / 3) * (values["a.block"] == "se"), 60, space))
+    assert told["a.width"].fanova == pytest.approx(0.5, abs=0.02)
+    assert told["a.block"].fanova == pytest.approx(0.5, abs=0.02)
+
+
 @pytest.mark.parametrize(
     ("way", "decides", "does_not"), [("maximize", "a.lr", "a.block"), ("minimize", "a.block", "a.lr")]
 )

@@ -306,3 +306,10 @@ def test_the_schema_refuses_nothing_that_the_tool_takes(distribution: dict[str, 
     except UserError:
         return
     assert list(VALIDATOR.iter_errors(tree)) == []
+
+
+def test_a_mapping_is_called_by_its_block_where_no_other_is() -> None:
+    text = "{choice: [null, {block: se, reduction: 8}, {block: cbam}, {block: cbam, reduction: 4}, {name: adamw}]}"
+    distribution = space(f"space:\n  network.insert.gate: {text}\n").distributions["network.insert.gate"]
+    labels = [option.label for option in distribution.options()]
+    assert labels == ["null", "se", "{block: cbam}", "{block: cbam, reduction: 4}", "adamw"]

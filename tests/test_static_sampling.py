@@ -131,7 +131,7 @@ def test_a_path_that_acts_at_no_point_that_was_tried_is_a_mistake(search: Search
 
 # ---- by a sampler ----
 
-COSTS = f"{PLACES}objectives: {{flops: minimize, params: minimize}}\nconstraints: {{params: {{max: 30000}}}}\n"
+COSTS = f"{PLACES}objectives: {{flops: minimize, params: minimize}}\nconstraints: {{params: {{max: 43600}}}}\n"
 
 
 def test_an_evolution_proposes_by_what_it_is_told(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from ablate.store import Study
 from ablate.sweeping import sweep
 from ablate.tuning import as_far_as_tuned, planned, tuned
 from ablate.tuning.winners import variant_with
+from tests.conftest import REPOSITORY
 
 SPEC = """\
 name: tiny
@@ -154,7 +155,11 @@ def test_every_variant_is_tuned_alike_and_its_seeds_run_with_what_was_found(writ
 
 
 def test_cut_off_anywhere_it_ends_as_if_nothing_had_happened(written: Written, tmp_path: Path) -> None:
-    spec = written(space=SPACE.replace("val.accuracy: maximize", "val.loss: minimize").replace("random", "tpe"))
+    spec = written(
+        space=SPACE.replace("val.accuracy: maximize", "val.loss: minimize").replace(
+            "{name: random}", "{name: tpe, startup: 1}"
+        )
+    )
     whole = tune(spec, tmp_path / "whole")
     cuts = 0
     for events in (3, 5, 1000):
@@ -188,7 +193,9 @@ def test_a_variant_that_was_tuned_by_fewer_trials_is_not_certified(written: Writ
 
 
 def test_without_a_trial_that_finished_there_is_no_recipe(written: Written, tmp_path: Path) -> None:
-    space = SPACE.replace("{float: [1.0e-3, 0.5], log: true}", "{choice: [1.0e+30]}").replace("random", "grid")
+    space = SPACE.replace("{float: [1.0e-3, 0.5], log: true}", "{choice: [1.0e+30]}").replace(
+        "name: random", "name: grid"
+    )
     message = refused(lambda: tune(written("ablation: {seeds: 1}\n", space=space), tmp_path / "study"))
     assert "'tiny' has no recipe: none of the trials that were to tune it finished (2 diverged)" in message
 
@@ -198,7 +205,9 @@ def test_what_was_tuned_is_what_is_swept(written: Written, tmp_path: Path) -> No
     one = "ablation: {seeds: 1}\n"
     tune(written(one), tmp_path / "study")
     space = SPACE.replace("0.5]", "0.4]")
-    assert "over another space" in refused(lambda: tune(written(one, space=space), tmp_path / "study"))
+    plan = planned(load(written(one, space=space)))
+    assert "over another space" in refused(lambda: as_far_as_tuned(plan, tmp_path / "study"))
+    assert "differ in search.space" in refused(lambda: tune(written(one, space=space), tmp_path / "study"))
     changed = SPEC.replace("width: 4, repeat", "width: 5, repeat")
     assert "study of another spec" in refused(lambda: tune(written(one, spec=changed), tmp_path / "study"))
     level = "ablation: {seeds: 1, design: variants, variants: {tiny: {network.insert.attention.reduction: 1}}}\n"
@@ -223,7 +232,8 @@ def test_equal_variants_are_tuned_once(written: Written, tmp_path: Path) -> None
 
 def test_a_row_of_a_ladder_keeps_what_the_rows_before_it_have_changed(written: Written) -> None:
     """Its patches act one after the other, however long their paths; the tuned values after all of them."""
-    rows = "{a: {network.insert.attention.reduction: 4}, b: {network.insert.attention: {block: simam, at: after stem}}}"
+    whole = "{block: se, reduction: 1, at: after stem}"
+    rows = f"{{a: {{network.insert.attention.reduction: 4}}, b: {{network.insert.attention: {whole}}}}}"
     plan = planned(load(written(f"ablation: {{seeds: 1, design: ladder, components: {rows}}}\n")))
     last = plan.variants[-1]
     assert len(last.patched) == 2
@@ -257,6 +267,13 @@ def test_everything_that_is_wrong_is_said_at_once(written: Written) -> None:
     message = refused(lambda: planned(load(spec)))
     assert "repaet" in message
     assert "budget.epochs: would give one variant more trials than another" in message
+    spec = written(space=SPACE.replace("name: random", "name: cmaes"))
+    assert "rate.yaml:5:17" in refused(lambda: planned(load(spec)))
+
+
+def test_the_shipped_spec_is_sound() -> None:
+    plan = planned(load(REPOSITORY / "specs" / "placement_tuned.yaml", profile="tiny"))
+    assert plan.tree["tune"] == {"space": "../search_spaces/training.yaml", "trials": 2}
 
 
 def test_a_plan_that_is_not_tuned_has_the_trials_of_the_spec_as_written(written: Written) -> None:

@@ -41,7 +41,9 @@ def _export(options: argparse.Namespace) -> int:
     from ablate.exporting import as_started, as_trained, export
 
     if options.study is not None:
-        plan = load_plan(options.spec, options)
+        from ablate.tuning import as_far_as_tuned
+
+        plan = as_far_as_tuned(load_plan(options.spec, options), options.study)
         chosen = as_trained(plan, options.study, options.variant, options.seed)
     elif options.variant is not None:
         chosen = as_started(load_plan(options.spec, options).variant(options.variant), options.seed or 0)

@@ -145,7 +145,7 @@ def _plan(options: argparse.Namespace) -> int:
     if options.variant is not None:
         return _plan_one(options)
     timed = not options.no_timing
-    prepared = prepare(load_plan(options.spec, options), concurrent=options.concurrent, measure=timed)
+    prepared = prepare(_tuned_so_far(options), concurrent=options.concurrent, measure=timed)
     if options.json:
         print_json(variant_records(prepared))
     else:
@@ -155,12 +155,20 @@ def _plan(options: argparse.Namespace) -> int:
     return 1 if prepared.failures else 0
 
 
+def _tuned_so_far(options: argparse.Namespace) -> StudyPlan:
+    from ablate.prepare import folder_of
+    from ablate.tuning import as_far_as_tuned
+
+    plan = load_plan(options.spec, options)
+    return as_far_as_tuned(plan, folder_of(plan))
+
+
 def _plan_one(options: argparse.Namespace) -> int:
     from ablate import words
     from ablate.facts import explain
     from ablate.prepare import certificate_of
 
-    plan = load_plan(options.spec, options)
+    plan = _tuned_so_far(options)
     certificate = certificate_of(plan, plan.variant(options.variant).name)
     facts = explain(plan, plan.variant(options.variant), certificate)
     if options.json:
@@ -214,10 +222,22 @@ def _swept(plan: StudyPlan, folder: Path, options: argparse.Namespace, beforehan
     from ablate.prepare import prepare
     from ablate.progress import chosen_display
     from ablate.sweeping import sweep
+    from ablate.tuning import tuned
 
+    at_once = 1 if options.executor == "local" else options.concurrent
+    cache = None if options.no_cache else default_cache()
+    progress = chosen_display(options.quiet)
+    plan = tuned(
+        plan,
+        folder,
+        executor=options.executor,
+        concurrent=at_once,
+        progress=progress,
+        cache=cache,
+        beforehand=beforehand,
+    )
     if not options.quiet:
         print(f"{len(plan.variants)} variants, {len(plan.seeds)} seeds; settling and certifying", file=sys.stderr)
-    at_once = 1 if options.executor == "local" else options.concurrent
     prepared = prepare(plan, folder=folder, concurrent=at_once)
     if not options.quiet:
         print(describe.numerics(prepared.plan, prepared.settled), file=sys.stderr)
@@ -226,7 +246,7 @@ def _swept(plan: StudyPlan, folder: Path, options: argparse.Namespace, beforehan
         executor=options.executor,
         progress=chosen_display(options.quiet),
         retry_failed=options.retry_failed,
-        cache=None if options.no_cache else default_cache(),
+        cache=cache,
         beforehand=beforehand,
     )
     return _reported(study, "terminal")

@@ -100,6 +100,7 @@ def search_plan(spec: Spec, section: Mapping[str, Any], trials: int) -> StudyPla
     seeds = read_seeds(ablation, collector) if ablation else []
     collector.raise_if_any()
     assert execution is not None
+    tree.pop("tune", None)
     tree["search"] = yamlfile.Mapping({**section, "seed": seeds[0]})
     return StudyPlan(spec, tree, [as_written(spec)], seeds[:1], execution, ReportSpec(), [], "search", trials)
 

@@ -50,7 +50,7 @@ class Variant:
     duplicate_of: str | None = None
     trainable: Trainable = field(default_factory=Trainable)
     tuning: Mapping[str, Any] | None = None
-    """Where its recipe was tuned: ``space``, ``objective``, ``trained``, ``values`` and the rest (``ablate.tuning``)."""
+    """How its recipe was tuned, if it was: ``space``, ``objective``, ``trained``, ``values`` and more."""
     tree: yamlfile.Mapping = field(default_factory=yamlfile.Mapping, repr=False)
 
     @cached_property

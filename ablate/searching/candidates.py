@@ -81,8 +81,7 @@ class Candidates:
 
 def level_of(assignment: Assignment) -> Level:
     """A path and its value as a factor and its level, so that tables and certificates name them."""
-    name = assignment.layer.removeprefix(f"{assignment.dotted}=")
-    return Level(assignment.dotted, name, (assignment,))
+    return Level(assignment.dotted, assignment.layer.removeprefix(f"{assignment.dotted}="), (assignment,))
 
 
 def broken(known: Mapping[str, float], constraints: Mapping[str, Bound]) -> dict[str, str]:

@@ -17,9 +17,9 @@ from ablate.proposing import Pruner
 from ablate.proposing.parameters import Parameters
 from ablate.proposing.samplers import sampler_problems
 from ablate.resolving import Resolved, resolved
-from ablate.searching.checking import check_values
 from ablate.searching.source import Aims
 from ablate.space import KNOWN_METRICS, Grid, Space, grid_on
+from ablate.space.trying import check_points
 from ablate.spec import Assignment, Spec
 from ablate.sweeping import policy_of
 from ablate.yamlfile import place_of
@@ -63,7 +63,7 @@ def held(space: Space, spec: Spec) -> Held:
     plan = search_plan(spec, section(space), space.model.budget.trials)
     check_objectives(space, plan)
     check_search(space, plan, grid)
-    check_values(plan, grid)
+    check_points(grid, plan.spec)
     return Held(space, plan, grid)
 
 

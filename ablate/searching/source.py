@@ -320,7 +320,7 @@ class Search:
         result, record = self.results[hash], self._records[hash]
         values = values_of(self.aims.objectives, result, record["known"])
         if result["status"] == "finished" and values is not None:
-            self.proposer.tell(number, values)
+            self.proposer.tell(number, {**record["known"], **values})
         elif result["status"] == "pruned" and self.aims.monitored in result["metrics"]:
             self.proposer.prune(number, int(result["epochs"]), float(result["metrics"][self.aims.monitored]))
         else:

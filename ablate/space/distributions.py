@@ -71,7 +71,11 @@ class Choice(Distribution):
         return len(self.choice)
 
     def options(self) -> Iterator[Option]:
-        return (Option(_label(item), item) for item in self.choice)
+        short = [_name(item) or _label(item) for item in self.choice]
+        labels = [
+            name if short.count(name) == 1 else _label(item) for name, item in zip(short, self.choice, strict=True)
+        ]
+        return (Option(label, item) for label, item in zip(labels, self.choice, strict=True))
 
 
 class Subset(Distribution):
@@ -275,6 +279,12 @@ def _items(read: Distribution) -> list[Any]:
 def _label(value: Any) -> str:
     """Shorter than JSON: ``{block: se, reduction: 8}``."""
     return label_of(value).replace('"', "") if isinstance(value, dict | list) else label_of(value)
+
+
+def _name(value: Any) -> str | None:
+    """What a mapping is called in a table, where no other is called so: its block, or the name of its optimiser."""
+    named = [value.get(key) for key in ("block", "name")] if isinstance(value, dict) else []
+    return next((name for name in named if isinstance(name, str)), None)
 
 
 def _exact(number: float) -> Decimal:

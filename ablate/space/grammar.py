@@ -194,7 +194,10 @@ def _distribution(path: str, value: Any, collector: Collector) -> Any:
 def _path_problem(path: str, each: str | None) -> tuple[str, str] | None:
     for match in _VARIABLE.finditer(path):
         if (match[1] or match[2]) != EACH:
-            return f"'{match[0]}' in a path: $each alone stands for something there", "apart from letters: ${each}"
+            return (
+                f"'{match[0]}' in a path: $each alone stands for something there",
+                "write ${each} where a letter follows",
+            )
         if each is None:
             return f"'{match[0]}' in a path, and no pattern says for which names", "add each: stage*.*"
     return _section_problem(path)

@@ -182,7 +182,13 @@ def _who(assignment: Assignment) -> str:
 
 
 def _unfit(plan: StudyPlan, held: Held) -> Iterable[Problem]:
-    """What is wrong with values and paths of the space beside any of the variants; nothing where one takes them all."""
+    """What is wrong with sampler or pruner; with values or paths of the space, where no variant takes all of them."""
+    from ablate.searching.setup import check_search  # what training needs, which a spec without the section does not
+
+    try:
+        check_search(held.space, plan, held.grid)
+    except UserError as error:
+        return error.problems
     first: Iterable[Problem] = ()
     for variant in plan.distinct:
         try:

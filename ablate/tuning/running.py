@@ -31,7 +31,7 @@ from ablate.spec import Spec
 from ablate.store import JOURNAL, TUNING, Study
 from ablate.sweeping import ExecutorName, policy_of
 from ablate.tuning.held import SECTION, Held, held_of
-from ablate.tuning.winners import check_same, plain, settled_numbers, variant_with, with_winners
+from ablate.tuning.winners import plain, settled_numbers, variant_with, with_winners
 from ablate.yamlfile import Mapping
 
 OF_THE_STUDY = ("ablation", "report", "paper", SECTION)
@@ -104,7 +104,6 @@ def _run(
     settled = resolved(own, data_of, folder=folder / TUNING, concurrent=concurrent)
     at_once = settled.placement.concurrent if concurrent or own.execution.max_concurrent != "auto" else None
     study = Study.create(folder / TUNING, {**own.tree, "numerics": settled.numerics.as_dict()}, [], environment())
-    check_same(study, held)
     policy = policy_of(own.execution)
     with study.hold():
         work = Work({}, {}, data_of, settled, at_once)

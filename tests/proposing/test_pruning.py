@@ -52,7 +52,7 @@ def judged(pruner: Pruner, rows: list[tuple[str, int, float]]) -> dict[str, int]
 @pytest.mark.parametrize("mode", ["maximize", "minimize"])
 @pytest.mark.parametrize(("grace", "reduction"), [(1, 2), (1, 3), (2, 4)])
 def test_asha_ends_what_is_not_among_the_best_of_its_rung(mode: str, grace: int, reduction: int) -> None:
-    """By the rule itself: at epoch grace · reductionᵏ a trial goes on if it is not below the quantile of those before."""
+    """By the rule: at epoch grace · reductionᵏ a trial goes on if it is not below the quantile of those before."""
     sign = 1 if mode == "maximize" else -1
     rows = order(curves(40))
     expected: dict[str, int] = {}

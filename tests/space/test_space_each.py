@@ -85,7 +85,7 @@ def test_conditions_are_on_the_same_name(spec: Spec) -> None:
     for point in found:
         labels = found.labels(point)
         for name in ("stage1_0", "stage1_1", "stage1_2"):
-            has = "block: se" in labels[f"network.insert.own_{name}"]
+            has = labels[f"network.insert.own_{name}"] == "se"
             assert (f"network.insert.own_{name}.reduction" in labels) is has
 
 

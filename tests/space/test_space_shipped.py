@@ -72,7 +72,7 @@ def test_every_shape_can_be_built_the_largest_too(spec: Spec) -> None:
         *(grid.settled(lambda each: each.drawn(random)) for _ in "12345"),
     ]
     shapes = [cost_of(built(grid, point, spec).network.graph).params for point in points]
-    assert shapes[0] == max(shapes) > 10 * 269_434
+    assert shapes[0] == max(shapes) > 5 * 269_434
 
 
 def test_a_recipe_changes_nothing_of_the_network(spec: Spec) -> None:
