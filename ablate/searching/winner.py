@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ablate.design import variant_at
 from ablate.errors import Problem, UserError, did_you_mean
 from ablate.findings import best_spec, findings_of
+from ablate.searching.candidates import level_of
 from ablate.searching.setup import Held
-from ablate.spec import Assignment, apply
+from ablate.spec import Assignment, split_path
 from ablate.store import Study
 
 
@@ -24,9 +28,22 @@ def winner(held: Held, study: Study, number: str | None = None) -> str:
         )
     trial = trials[number] if number is not None else found.ranked[0]
     dimensions = {dimension.path: dimension for dimension in held.grid.dimensions}
-    assigned = [
-        Assignment(tuple(path.split(".")), value, dimensions[path].place, f"{path}={trial.labels[path]}")
+    levels = [
+        level_of(Assignment(split_path(path), value, dimensions[path].place, f"{path}={trial.labels[path]}"))
         for path, value in trial.values.items()
         if path in trial.labels
     ]
-    return best_spec(apply(held.plan.spec, assigned).tree, found, trial)
+    variant = variant_at(held.plan.spec, trial.name, levels)
+    for orphan in variant.orphans:
+        _remove(variant.tree, orphan.path)
+    return best_spec(variant.tree, found, trial)
+
+
+def _remove(tree: dict[str, Any], path: str) -> None:
+    """What was written for another block than the one that stands there now: a plain spec may not say it."""
+    for key in tree:
+        if path == key:
+            del tree[key]
+            return
+        if path.startswith(f"{key}.") and isinstance(tree[key], dict):
+            _remove(tree[key], path.removeprefix(f"{key}."))
