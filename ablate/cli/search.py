@@ -72,7 +72,7 @@ def add(commands: Commands) -> None:
     shown.add_argument("--number", metavar="N", help="with --best: another one of the table")
     shown.add_argument("--top", type=positive, default=TOP, metavar="N", help=f"rows to print (default: {TOP})")
     shown.add_argument("--limit", type=positive, metavar="N", help="with --static: the most points to enumerate")
-    shown.add_argument("--jobs", type=positive, metavar="N", help="with --static: processes (default: one per CPU)")
+    shown.add_argument("--jobs", type=positive, metavar="N", help="with --static: processes (default: one per CPU from 5,000 points on)")
     shown.add_argument("--format", choices=FORMATS, default="terminal")
     shown.add_argument("--json", action="store_true", help="all that was found, as JSON")
     shown.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -199,7 +199,7 @@ def _static(space: Space, options: argparse.Namespace) -> int:
             limit=options.limit or LIMIT,
             trials=options.trials,
             sampler=options.sampler,
-            seed=options.seed or 0,
+            seed=options.seed,
             jobs=options.jobs,
             progress=progress,
         )

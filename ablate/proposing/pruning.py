@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 class Pruner:
     """Judges trials by one metric, epoch by epoch.
 
-    ``epochs`` is how many each trial is trained for; ``UserError`` where the pruner's grace is as long. A pruner that is
+    ``epochs`` is how many each trial is trained for; ``UserError`` where its grace is as long. A pruner that is
     begun anew is told with ``recall`` what the trials before measured.
     """
 
     def __init__(self, spec: PrunerSpec, mode: Literal["maximize", "minimize"], epochs: int) -> None:
         if spec.grace >= epochs:
             message = f"{spec.grace} epochs of grace, and a trial has {epochs}: nothing would ever be ended"
-            raise UserError(Problem(message, "pruner.grace", hint=f"at most {epochs - 1}, or no pruner" if epochs > 1 else "no pruner"))
+            hint = f"at most {epochs - 1}, or no pruner" if epochs > 1 else "leave the pruner out"
+            raise UserError(Problem(message, "pruner.grace", hint=hint))
         self._spec = spec
         self._mode = mode
         self._epochs = epochs
