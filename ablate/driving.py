@@ -114,8 +114,11 @@ class Driver:
         """What to start now; None where nothing is to start, now or ever (``over``)."""
         if self._out_of_time() or any(attempt.alone for attempt in self.running.values()):
             return None
-        if not self._waiting and (proposed := self._proposed()) is not None:
-            self._waiting.append(self._first_attempt(proposed))
+        if self._source is not None and not self._waiting:
+            # what waits for an empty machine comes first: a search is to learn of it before it proposes more
+            proposed = self._proposed() if not self._alone else None
+            if proposed is not None:
+                self._waiting.append(self._first_attempt(proposed))
         if self._waiting:
             attempt = self._waiting.popleft()
         elif self._alone and not self.running:
@@ -139,11 +142,14 @@ class Driver:
         return Attempt(trial, self._begun.get(trial.hash, 0) + 1)
 
     def _proposed(self) -> Listed | None:
+        """What the source proposes; while something runs that wants to be heard, it is asked but once."""
         proposed = None
-        if self._source is not None and not self._source.exhausted:
+        while self._source is not None and proposed is None and not (self._source.exhausted or self._out_of_time()):
             with self._writing():
                 proposed = self._source.propose()
-        return proposed if self.stopping is None else None
+            if self.running:
+                break
+        return proposed if not self._out_of_time() else None
 
     def epoch(self, attempt: Attempt, row: Mapping[str, Any], use: Mapping[str, Any] | None = None) -> bool:
         """It has finished an epoch: whether it goes on. If not, the executor ends it and says that it is ``pruned``.

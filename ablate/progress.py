@@ -254,6 +254,8 @@ def sentence(event: Event) -> tuple[str, str] | None:
             return "spec", f"the study goes on with other {_reason(', '.join(map(str, paths)))}"
         case {"event": "over", "why": str(why)} if why != "done":
             return "over", f"{_reason(why)}: {_reason(event.get('message'))}"
+        case {"event": "over", "message": str(message)} if message:
+            return "over", _reason(message)
     return None
 
 

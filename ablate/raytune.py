@@ -162,7 +162,11 @@ class Worker(tune.Trainable):
         self._begun = time.monotonic()
         self._spent = False
         self._use.since_last()
-        given: Given = ray.get(config["given"][0])
+        try:
+            given: Given = ray.get(config["given"][0])
+        except (ImportError, AttributeError) as error:  # of a module of the user's, which is not here
+            self._unfit = f"it lacks code that the trial needs: {error}"
+            return
         self._unfit = given.unfit()
         if self._unfit:
             return

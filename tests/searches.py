@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,15 @@ def trained(
     *,
     status: str = "finished",
     epochs: int = 5,
+    protocol: Sequence[str] = ("Nothing was selected on the test split.",),
+    readings: int = 1,
     **known: float,
 ) -> dict[str, Any]:
     """A proposal that is trained, with what ``result`` is made of; ``metrics`` None: it has no result."""
     return {"number": number, "values": dict(values), "metrics": metrics, "status": status, "epochs": epochs} | {
-        "known": {"params": 269_722, "flops": 40_551_296} | known
+        "protocol": list(protocol),
+        "readings": readings,
+        "known": {"params": 269_722, "flops": 40_551_296} | known,
     }
 
 
@@ -73,7 +77,7 @@ def _hash(number: int) -> str:
 
 
 def _record(each: Mapping[str, Any]) -> dict[str, Any]:
-    name = str(each["number"])
+    name = each.get("name", str(each["number"]))
     common = {
         "number": each["number"],
         "name": name,
@@ -97,7 +101,7 @@ def _record(each: Mapping[str, Any]) -> dict[str, Any]:
         "duplicate_of": None,
         "trials": {"0": _hash(each["number"])},
         "cost": {key: known[key] for key in ("params", "flops") if key in known},
-        "certificate": {"protocol": ["Nothing was selected on the test split."]},
+        "certificate": {"protocol": each["protocol"]},
         "data": "mnist5k: 4,000 to train on, 1,000 for validation, 1,000 for the test",
         "epochs": 5,
         "precision": "fp32",
@@ -114,6 +118,6 @@ def _result(each: Mapping[str, Any]) -> dict[str, Any]:
         "selected_epoch": each["epochs"],
         "seconds": 7.5,
         "images_per_second": 1009.0,
-        "test_readings": 0 if failed else 1,
+        "test_readings": 0 if failed else each["readings"],
         "error": {"type": "RuntimeError", "message": "boom", "traceback": ""} if failed else None,
     }

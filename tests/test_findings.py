@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
@@ -229,12 +230,50 @@ def test_the_winner_is_a_plain_spec_that_loads(tmp_path: Path, tiny: Path) -> No
     spec = load(path)
     assert spec.tree["name"] == "placement-best"
     assert spec.tree["network"] == load(tiny).tree["network"]
-    assert spec.tree["ablation"] == {"seeds": 3, "design": "variants", "variants": {"best": {}}}
+    assert spec.tree["ablation"] == {"seeds": [1, 2, 3], "design": "variants", "variants": {"best": {}}}
     assert "paper" not in spec.tree
     head = [line for line in text.splitlines() if line.startswith("#")]
     assert head[0] == "# Best of 1 finished trial of placement over search_spaces/attention.yaml: number 3."
     assert "val.accuracy (maximize) 91.50 %" in head[1]
     assert f"#   {LR} = 0.03" in head
+
+
+@pytest.mark.parametrize(
+    ("written", "searched", "expected"),
+    [
+        (None, 0, [1, 2, 3]),
+        (None, 2, [0, 1, 3]),
+        (1, 0, [1, 2, 3]),
+        ([7, 9], 7, [0, 1, 2]),
+        (3, 0, [1, 2]),
+        ([7, 9, 11], 7, [9, 11]),
+        ([0, 1, 2], 5, [0, 1, 2]),
+    ],
+)
+def test_the_winner_is_trained_on_other_seeds_than_the_one_it_was_chosen_on(
+    tmp_path: Path, written: object, searched: int, expected: list[int]
+) -> None:
+    found = findings_of(search(tmp_path, [trained(0, {LR: 0.1}, {"val.accuracy": 9.0})], seed=searched))
+    tree = {"name": "a"} if written is None else {"name": "a", "ablation": {"seeds": written, "factors": {}}}
+    text = best_spec(tree, found, found.ranked[0])
+    assert yaml.safe_load(text)["ablation"]["seeds"] == expected
+    assert f"with one seed ({searched})" in text
+    assert "other seeds than the search's" in text
+
+
+def test_the_winners_spec_says_where_it_stands(tmp_path: Path) -> None:
+    trials = [trained(n, {LR: 0.1}, {"val.accuracy": 90.0 - n}, flops=9 - n) for n in range(3)]
+    trials.append(trained(3, {LR: 0.1}, {"val.accuracy": 99.0}, status="pruned", epochs=1))
+    found = findings_of(search(tmp_path / "one", trials))
+    where = "of placement over search_spaces/attention.yaml"
+    assert [best_spec({}, found, each).splitlines()[0] for each in found.trials] == [
+        f"# Best of 3 finished trials {where}: number 0.",
+        f"# Rank 2 of 3 finished trials {where}: number 1.",
+        f"# Rank 3 of 3 finished trials {where}: number 2.",
+        f"# Number 3 (pruned), in no ranking, of the 4 trials {where}.",
+    ]
+    two = findings_of(search(tmp_path / "two", trials, objectives={"val.accuracy": "maximize", "flops": "minimize"}))
+    assert best_spec({}, two, two.ranked[1]).startswith(f"# On the front of 3 finished trials {where}: number 1.")
 
 
 def test_what_a_name_holds_is_no_yaml_of_the_winners_spec(tmp_path: Path) -> None:

@@ -188,6 +188,29 @@ def test_a_condition_that_no_value_of_the_path_above_can_fulfil_is_an_error(spec
         grid_on(space(text), spec)
 
 
+@pytest.mark.parametrize(
+    ("about", "hint"),
+    [
+        ("train.schedule.name", "state it in the spec, or let it vary"),
+        ("train.schedule", "state it in the spec, or let it vary"),
+        ("train.schedule.warmpu", "did you mean 'warmup'?"),
+        ("train.scedule.name", "did you mean 'schedule'?"),
+        ("network.graph.stem.kernl", "did you mean 'kernel'?"),
+    ],
+)
+def test_a_condition_on_what_is_nowhere_names_what_is_near_to_the_part_that_is_missing(
+    about: str, hint: str, spec: Spec
+) -> None:
+    text = f"""\
+  train.schedule.warmup: {{choice: [1, 2]}}
+  network.params.k: {{choice: [1, 2], when: {{{about}: 1}}}}
+"""
+    with pytest.raises(UserError) as refused:
+        grid_on(space(text), spec, trained=True)
+    (problem,) = refused.value.problems
+    assert (problem.message, problem.hint) == ("neither varies nor stands in the spec", hint)
+
+
 def test_nothing_varies_below_what_null_removes(spec: Spec) -> None:
     grid = grid_on(
         space("""\
@@ -310,6 +333,6 @@ def test_the_schema_refuses_nothing_that_the_tool_takes(distribution: dict[str, 
 
 def test_a_mapping_is_called_by_its_block_where_no_other_is() -> None:
     text = "{choice: [null, {block: se, reduction: 8}, {block: cbam}, {block: cbam, reduction: 4}, {name: adamw}]}"
-    distribution = space(f"space:\n  network.insert.gate: {text}\n").distributions["network.insert.gate"]
+    distribution = space(f"  network.insert.gate: {text}\n").distributions["network.insert.gate"]
     labels = [option.label for option in distribution.options()]
     assert labels == ["null", "se", "{block: cbam}", "{block: cbam, reduction: 4}", "adamw"]

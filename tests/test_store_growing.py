@@ -213,3 +213,28 @@ def test_the_numerics_are_kept_for_a_study_that_grows(tmp_path: Path) -> None:
     for other in ({"train__lr": 0.2}, {"execution__threads": 2}):
         assert begun_with(tmp_path / "s", changed(spec, **other)) is None
     assert begun_with(tmp_path, spec) is None
+
+
+@pytest.mark.parametrize(
+    ("sampler", "also", "hint"),
+    [
+        (
+            {"name": "gp", "seed": 0},
+            {},
+            "it was searched by tpe: --sampler tpe goes on with it; or choose another --out",
+        ),
+        ({"name": "gp"}, {}, "it was searched by tpe: --sampler tpe goes on with it; or choose another --out"),
+        ({"name": "tpe", "seed": 1}, {}, "choose another --out"),
+        ({"name": "gp", "seed": 0}, {"seed": 1}, "choose another --out"),
+        ({"name": "tpe", "seed": 0}, {"pruner": {"name": "asha"}}, "choose another --out"),
+    ],
+)
+def test_a_search_by_another_sampler_says_by_which_it_was(
+    tmp_path: Path, sampler: dict[str, Any], also: dict[str, Any], hint: str
+) -> None:
+    search = {"space": {"train.lr": {"float": [0.1, 0.5]}}, "seed": 0, "sampler": {"name": "tpe", "seed": 0}}
+    spec = {"name": "s", "search": search}
+    Study.create(tmp_path / "s", spec, [], {})
+    with pytest.raises(UserError) as refused:
+        Study.create(tmp_path / "s", {**spec, "search": {**search, "sampler": sampler, **also}}, [], {})
+    assert refused.value.problems[0].hint == hint

@@ -72,7 +72,7 @@ def add(commands: Commands) -> None:
     shown.add_argument("--number", metavar="N", help="with --best: another one of the table")
     shown.add_argument("--top", type=positive, default=TOP, metavar="N", help=f"rows to print (default: {TOP})")
     shown.add_argument("--limit", type=positive, metavar="N", help="with --static: the most points to enumerate")
-    shown.add_argument("--jobs", type=positive, metavar="N", help="with --static: processes (default: one per CPU from 5,000 points on)")
+    shown.add_argument("--jobs", type=positive, metavar="N", help="with --static: processes (default: by points)")
     shown.add_argument("--format", choices=FORMATS, default="terminal")
     shown.add_argument("--json", action="store_true", help="all that was found, as JSON")
     shown.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -92,11 +92,16 @@ def _refuse_idle(options: argparse.Namespace) -> None:
     idle = TRAINED_ONLY if options.static else ("limit", "jobs", "shape", "classes")
     given = [name for name in idle if getattr(options, name) is not None]
     why = "--static trains nothing" if options.static else "only for a search by cost alone"
-    found = [Problem(f"--{name.replace('_', '-')}: {why}", hint="leave it out, or --static") for name in given]
+    hint = "leave it out, or --static" if options.static is False else "leave it out, or leave --static out"
+    found = [Problem(f"--{name.replace('_', '-')}: {why}", hint=hint) for name in given]
     if options.number is not None and options.best is None and not options.static:
         found.append(Problem("--number goes with --best", hint="--best best.yaml --number 12"))
     if options.address is not None and options.executor == "local":
         found.append(Problem("--address is of a Ray cluster, and --executor local uses none", hint="leave one out"))
+    if options.best is not None and not options.best.absolute().parent.is_dir():
+        found.append(Problem(f"--best {options.best}: there is no folder {options.best.parent}", hint="make it first"))
+    if options.executor == "local" and options.concurrent is not None:
+        found.append(Problem("--concurrent is for Ray, and --executor local runs one at a time", hint="leave one out"))
     if found:
         raise UserError(found)
 
@@ -111,7 +116,7 @@ def _changed(space: Space, options: argparse.Namespace) -> Space:
     try:
         budget["time"] = duration(options.time) if options.time is not None else None
     except ValueError as error:
-        raise UserError(Problem(f"--time {options.time}: {error}", hint="45s, 30m or 2h")) from None
+        raise UserError(Problem(f"--time {options.time}: {error}")) from None
     stated = {key: value for key, value in budget.items() if value is not None}
     sampler = model.chosen_sampler
     if options.sampler is not None and options.sampler != sampler.name:
@@ -172,10 +177,27 @@ def _reported(study: Study, prepared: Searchable, options: argparse.Namespace) -
 
         write_text(winner(prepared, study, options.number), options.best)
         print(f"wrote {options.best}", file=sys.stderr)
-    command = f"ablate search {again(options)} --space {shlex.quote(options.space)}"
-    then = f"ablate sweep {shlex.quote(str(options.best))}" if options.best else f"{command} --best best.yaml"
-    print(f"next: {then}", file=sys.stderr)
+    print(f"next: {_then(study, options)}", file=sys.stderr)
     return code
+
+
+def _then(study: Study, options: argparse.Namespace) -> str:
+    """The winner's seeds; else the same command, which writes the winner where there is one."""
+    from ablate.findings import findings_of
+
+    if options.best is not None:
+        return f"ablate sweep {shlex.quote(str(options.best))}"
+    found = findings_of(study)
+    if not found.trials:
+        return f"loosen the constraints in {shlex.quote(options.space)}, and search in another folder (--out)"
+    given = {
+        name: getattr(options, name) for name in ("trials", "epochs", "time", "sampler", "seed", "executor", "out")
+    }
+    words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    words += [f"--{name.replace('_', '-')}" for name in ("no_cache", "retry_failed") if getattr(options, name)]
+    words += ["--address", options.address] if options.address is not None else []
+    words += ["--best", "best.yaml"] if found.ranked and not found.missing else []
+    return f"ablate search {again(options)} --space {shlex.quote(options.space)} {shlex.join(words)}".rstrip()
 
 
 def _opening(held: Held) -> str:

@@ -16,7 +16,9 @@ TOP = 20
 def print_findings(study: Study, format: str, top: int = TOP, *, json: bool = False) -> int:
     """Print the tables, or all values as JSON, and write the report. 0, or 1 where trials failed or are missing."""
     from ablate.findings import findings_of, importances
+    from ablate.findings.importance import LEAST
     from ablate.report import write_report
+    from ablate.report.captions import counted
     from ablate.report.search import importance_table, record, search_table
 
     found = findings_of(study)
@@ -27,10 +29,13 @@ def print_findings(study: Study, format: str, top: int = TOP, *, json: bool = Fa
         print_table(search_table(study, top, found), format)
         if by_path and format == "terminal":
             print_table(importance_table(found, by_path), format)
+        elif format == "terminal" and 0 < len(found.ranked) < LEAST and not found.tuned:
+            print(f"What mattered takes at least {LEAST} ranked trials to say.", file=sys.stderr)
     written = write_report(study)
     for key, why in study.damaged.items():
         print(f"damaged: {key}: {why}", file=sys.stderr)
     if found.failed or found.missing:
-        print(f"{found.missing} trials missing, {found.failed} failed: ablate status {study.folder}", file=sys.stderr)
-    print(f"wrote {', '.join(str(path) for path in written)}", file=sys.stderr)
+        missing = f"{counted(found.missing, 'trial')} missing"
+        print(f"{missing}, {found.failed} failed: ablate status {study.folder}", file=sys.stderr)
+    print(f"wrote {written[0].parent}/ ({counted(len(written), 'file')})", file=sys.stderr)
     return 1 if found.failed or found.missing else 0

@@ -27,7 +27,10 @@ def correlations(found: Findings) -> list[Correlation]:
     """Of every metric that is known before training, with every objective that is not.
 
     The trials are those that were trained: of what a filter or a constraint kept from it, the objective is unknown.
+    None of a tuning: over several searches at once they would tell the variants apart.
     """
+    if found.tuned:
+        return []
     known = dict.fromkeys(name for trial in found.trials for name in trial.metrics if not is_trained(name))
     objectives = [metric for metric in found.objectives if is_trained(metric)]
     return [_correlation(found.trials, name, objective) for objective in objectives for name in known]

@@ -53,11 +53,11 @@ class Importance:
 
 
 def importances(found: Findings) -> list[Importance]:
-    """For each objective and each path that varies; none with fewer than ``LEAST`` ranked trials.
+    """For each objective and each path that varies; none with fewer than ``LEAST`` ranked trials, and none of a tuning.
 
     Errors: ``ImportError`` without scikit-learn.
     """
-    if len(found.ranked) < LEAST:
+    if len(found.ranked) < LEAST or found.tuned:
         return []
     scales = [scale_of(found, path) for path in found.varying]
     with _quiet():

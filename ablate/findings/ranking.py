@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ def ranked(trials: Sequence[Trial], objectives: Mapping[str, str]) -> tuple[tupl
     """Those that can be ranked, the best first, and how many of them are on the front.
 
     Of one objective in its order, of several first those on the front; there and behind it by the objectives in turn.
-    Equal ones stay in the order of their numbers, and are on the front together.
+    Of equal ones that of fewer FLOPs, then of fewer parameters, then the earlier; they are on the front together.
     """
     if not objectives:
         return (), 0
@@ -23,7 +24,8 @@ def ranked(trials: Sequence[Trial], objectives: Mapping[str, str]) -> tuple[tupl
     if not able:
         return (), 0
     costs = np.array([[_cost(trial, metric, way) for metric, way in objectives.items()] for trial in able])
-    order = np.lexsort(costs.T[::-1])
+    ties = [[trial.metrics.get(name, math.inf) for trial in able] for name in ("params", "flops")]
+    order = np.lexsort([*ties, *costs.T[::-1]])
     best = undominated(costs[order])
     front = [able[index] for index in order[best]]
     return (*front, *(able[index] for index in order[~best])), len(front)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablate.findings.ranking import ranked
@@ -42,7 +43,27 @@ def findings_of(study: Study) -> Findings:
             outcome: Counter(str(record.get("why") or "") for record in proposals if record["outcome"] == outcome)
             for outcome in ("impossible", "uncertified", "filtered")
         },
+        out_of_reach=_out_of_reach(proposals, search.get("constraints") or {}),
     )
+
+
+def _out_of_reach(proposals: Sequence[Mapping[str, Any]], constraints: Mapping[str, Any]) -> dict[str, float]:
+    """The constraints that none keeps, of those that were looked at: metric → the nearest value."""
+    found = {}
+    for metric, bound in constraints.items():
+        told: list[Any] = [(record.get("known") or {}).get(metric) for record in proposals]
+        values = [float(value) for value in told if _is_number(value) and math.isfinite(value)]
+        nearest = min(values, key=lambda value: _excess(bound, value), default=None)
+        if nearest is not None and _excess(bound, nearest) > 0:
+            found[metric] = nearest
+    return found
+
+
+def _excess(bound: Mapping[str, float], value: float) -> float:
+    """By how much it breaks the bound; at most 0 where it keeps it."""
+    if "near" in bound:
+        return abs(value - bound["near"]) - bound["within"]
+    return max(value - bound.get("max", math.inf), bound.get("min", -math.inf) - value)
 
 
 def _trials(study: Study, proposals: list[dict[str, Any]]) -> list[Trial]:

@@ -10,6 +10,10 @@ from typing import Any
 
 from ablate.findings.values import Findings, Trial
 from ablate.labels import short_labels, short_names
+from ablate.quantities import COSTS
+
+FIXED = ("number", *COSTS, "epochs", "front")
+"""The columns that a search's table has whatever the space is, beside its objectives."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,16 @@ def key_of(found: Findings, path: str) -> str:
 
 
 def columns_of(found: Findings) -> dict[str, list[str]]:
-    """The paths that vary, by short names: those that the space writes as one, for each of several names, together."""
+    """The paths that vary, by short names: those that the space writes as one, for each of several names, together.
+
+    A table has other columns beside these, whose names none of them takes.
+    """
     together: dict[str, list[str]] = {}
     for path in found.varying:
         together.setdefault(key_of(found, path), []).append(path)
-    return dict(zip(short_names(list(together)), together.values(), strict=True))
+    fixed = dict.fromkeys((*FIXED, *found.objectives))
+    names = short_names([*fixed, *together])[len(fixed) :]
+    return dict(zip(names, together.values(), strict=True))
 
 
 def _are_bounds(value: Any) -> bool:

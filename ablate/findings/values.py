@@ -63,11 +63,18 @@ class Findings:
     """How many of the rejected broke the constraint on this metric; one may break several."""
     reasons: Mapping[str, Mapping[str, int]]
     """Why proposals were impossible, uncertified or filtered: outcome → reason → how many."""
+    out_of_reach: Mapping[str, float] = field(default_factory=dict)
+    """The metrics whose constraint no proposal keeps, each with the nearest value that was seen."""
 
     @property
     def objectives(self) -> dict[str, str]:
         """Metric → ``minimize`` or ``maximize``."""
         return dict(self.search.get("objectives") or {})
+
+    @property
+    def tuned(self) -> dict[str, int]:
+        """Of a tuning, which is a search for each of several variants: variant → how many trials; else nothing."""
+        return Counter(trial.name.rpartition("/")[0] for trial in self.trials if "/" in trial.name)
 
     @property
     def proposed(self) -> int:

@@ -24,6 +24,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from ablate.disk import writing
 from ablate.errors import Problem, UserError
 
 
@@ -33,7 +34,7 @@ class Journal:
     def __init__(self, path: Path, name: str, objectives: Mapping[str, str]) -> None:
         self.path = path
         mend(path)
-        with quiet():
+        with quiet(), writing(path):
             self.storage = JournalStorage(JournalFileBackend(str(path), FileLock(path)))
             self._id = self._study(name, [StudyDirection[way.upper()] for way in objectives.values()])
             names = "study:metric_names"
@@ -54,11 +55,13 @@ class Journal:
 
     def add(self, trial: FrozenTrial) -> None:
         """A trial whose point is settled, with all that its sampler wants to find again: one line."""
-        self.storage.create_new_trial(self._id, trial)
+        with writing(self.path):
+            self.storage.create_new_trial(self._id, trial)
 
     def note(self, number: int, attributes: Mapping[str, Any]) -> None:
-        for key, value in attributes.items():
-            self.storage.set_trial_user_attr(self._trial(number), key, value)
+        with writing(self.path):
+            for key, value in attributes.items():
+                self.storage.set_trial_user_attr(self._trial(number), key, value)
 
     def end(
         self,
@@ -71,15 +74,15 @@ class Journal:
     ) -> None:
         """The trial's state is its last line: without it the trial is open still, and is ended again."""
         at = self._trial(number)
-        with quiet():
+        with quiet(), writing(self.path):
             trial = optuna.trial.Trial(self.study, at)
             for name, value in (constraints or {}).items():
                 trial.set_constraint(name, value)
-        for key, value in (attributes or {}).items():
-            self.storage.set_trial_system_attr(at, key, value)
-        for epoch, value in (reports or {}).items():
-            self.storage.set_trial_intermediate_value(at, epoch, value)
-        self.storage.set_trial_state_values(at, state, values)
+            for key, value in (attributes or {}).items():
+                self.storage.set_trial_system_attr(at, key, value)
+            for epoch, value in (reports or {}).items():
+                self.storage.set_trial_intermediate_value(at, epoch, value)
+            self.storage.set_trial_state_values(at, state, values)
 
     def _trial(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
@@ -141,10 +144,12 @@ def quiet() -> Iterator[None]:
     """Without what Optuna logs and warns of: for as long as it is asked, and as the user has it again afterwards."""
     logger = logging.getLogger("optuna")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    if level < logging.ERROR:  # setting it takes a while, since every logger there is forgets what it knew
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        if level < logging.ERROR:
+            logger.setLevel(level)

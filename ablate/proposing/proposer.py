@@ -1,8 +1,8 @@
 """Points of a space, one after the other, by ask and tell. Knows no network and no store.
 
-No point is proposed twice. What a sampler draws again is drawn anew with another seed, a few times, and then at random
-among the points that are left: an evolution or TPE may have found nothing better than what it knows, and would go on to
-say so for ever.
+No point is proposed twice. A sampler that draws one again is asked once more, a few times; then the point is drawn at
+random among those that are left: an evolution or TPE may have found nothing better than what it knows, and would go on
+to say so for ever.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,11 @@ from ablate.streams import stream_seed
 if TYPE_CHECKING:
     from ablate.space import Bound, SamplerSpec
 
-REDRAWS = {"gp": 2}
-MOST_REDRAWS = 12
-"""Draws of one proposal by its sampler, the first included. Where choices are few, TPE needs them: of 60 points among the
-240 of benchmarks/search.py the best is 0.2 short of the best there is with 12, and 0.9 with 4. What a Gaussian process
-draws again hardly differs, and takes a second."""
+DRAWS = 12
+"""Of one proposal by its sampler. Where choices are few, TPE needs them: the best of 60 of the 240 points of
+benchmarks/search.py lacks 0.2 points of accuracy with 12 draws, and 0.9 with 4."""
+DRAWS_OF = {"gp": 2}
+"""What a Gaussian process draws again hardly differs, and takes it a second."""
 RANDOM_DRAWS = 100
 """Draws at random after these. If none of them is new, few points are left, and the first of those is taken."""
 
@@ -166,19 +167,18 @@ class Proposer:
 
     def _drawn(self, number: int) -> tuple[Point, dict[str, Any]] | None:
         """By all others: a point that is new, and the values that were drawn for it."""
-        from ablate.proposing.samplers import ASKED, draw, sampler_of
+        from ablate.proposing.samplers import ASKED, draws, sampler_of
 
         if self._exhausted():
             return None
-        draws = REDRAWS.get(self.spec.name, MOST_REDRAWS)
-        for attempt in range(draws + RANDOM_DRAWS):
-            name = self.spec.name if attempt < draws else "random"
-            sampler = sampler_of(name, self.spec, self._parameters, number, attempt)
-            point, values = draw(sampler, self._trials.study(), self._trials.draft(), self._parameters, self._whole)
-            if attempt == draws:
-                self._trials.forget(ASKED)
-            if point not in self._seen:
-                return point, values
+        own = self.spec.name, "drawn", DRAWS_OF.get(self.spec.name, DRAWS)
+        for name, stream, most in (own, ("random", "left", RANDOM_DRAWS)):
+            sampler = sampler_of(name, self.spec, self._parameters, stream, number)
+            drawn = draws(sampler, self._trials.study(), self._trials.draft, self._parameters, self._whole)
+            for point, values in islice(drawn, most):
+                if point not in self._seen:
+                    return point, values
+            self._trials.forget(ASKED)
         if self.grid.count is None:  # ranges without end, beside choices of which few leave them active
             return point, values
         return next(point for point in self.grid if point not in self._seen), values

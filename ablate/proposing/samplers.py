@@ -1,12 +1,12 @@
-"""The samplers of a search: which of Optuna's, and one fresh for every draw.
+"""The samplers of a search: which of Optuna's, and one fresh for every proposal.
 
-What a sampler draws hangs on the trials so far and on a seed of that draw alone, never on what it drew before in this
-process: so a search that was killed goes on as if it had not been.
+What a sampler draws hangs on the trials so far and on a seed of that proposal alone, never on what was drawn before in
+this process: so a search that was killed goes on as if it had not been.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
@@ -22,7 +22,7 @@ from ablate.streams import stream_seed
 if TYPE_CHECKING:
     from ablate.space import SamplerSpec
 
-__all__ = ["ASKED", "WHOLE", "draw", "sampler_of", "sampler_problems"]
+__all__ = ["ASKED", "WHOLE", "draws", "sampler_of", "sampler_problems"]
 
 WHOLE = ("nsga2", "nsga3", "gp")
 """These know no parameters that are there at some points only. They are asked for a value of all of them; one that is
@@ -34,9 +34,9 @@ POPULATION = 24
 MOST_GRID = 1_000_000
 
 
-def sampler_of(name: str, spec: SamplerSpec, parameters: Parameters, *draw: str | int) -> BaseSampler:
-    """A fresh sampler for one draw, seeded by the spec's seed and the draw's name."""
-    seed = stream_seed("search", spec.seed, *draw) % 2**32
+def sampler_of(name: str, spec: SamplerSpec, parameters: Parameters, *stream: str | int) -> BaseSampler:
+    """A fresh sampler that is seeded by the spec's seed and the name of the stream."""
+    seed = stream_seed("search", spec.seed, *stream) % 2**32
     startup, population = spec.startup or STARTUP, spec.population or POPULATION
     if name == "tpe":
         return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True)
@@ -52,31 +52,44 @@ def sampler_of(name: str, spec: SamplerSpec, parameters: Parameters, *draw: str 
     return RandomSampler(seed=seed)
 
 
-def draw(
-    sampler: BaseSampler, study: Study, draft: FrozenTrial, parameters: Parameters, whole: bool
-) -> tuple[Point, dict[str, Any]]:
-    """A point, and the values of all parameters that were asked for: every one if ``whole``, else the active ones."""
-    sampler.before_trial(study, draft)
+def draws(
+    sampler: BaseSampler, study: Study, draft: Callable[[], FrozenTrial], parameters: Parameters, whole: bool
+) -> Iterator[tuple[Point, dict[str, Any]]]:
+    """Points for the trial that is drafted, one after the other, without end.
+
+    With each the values of all parameters that were asked for: every one if ``whole``, else those that are active.
+    """
+    sampler.before_trial(study, draft())
     space = {name: found for name, found in sorted(parameters.all.items()) if not found.single()}
-    relative = sampler.sample_relative(
-        study, draft, space if whole else sampler.infer_relative_search_space(study, draft)
-    )
-    values: dict[str, Any] = {}
+    if not whole:
+        space = sampler.infer_relative_search_space(study, draft())
+    while True:
+        trial = draft()
+        values = _Values(sampler, study, trial, parameters, sampler.sample_relative(study, trial, space))
+        for name in parameters.all if whole else ():
+            values[name]
+        yield parameters.point(values.__getitem__), values
 
-    def value(name: str) -> Any:
-        if name not in values:
-            found = parameters.all[name]
-            if found.single():
-                values[name] = only(found)
-            elif name in relative:
-                values[name] = relative[name]
-            else:
-                values[name] = sampler.sample_independent(study, draft, name, found)
-        return values[name]
 
-    for name in parameters.all if whole else ():
-        value(name)
-    return parameters.point(value), values
+class _Values(dict[str, Any]):
+    """Parameter → value; what was not drawn together is drawn when it is asked for."""
+
+    def __init__(
+        self, sampler: BaseSampler, study: Study, trial: FrozenTrial, parameters: Parameters, together: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self._sampler, self._study, self._trial = sampler, study, trial
+        self._parameters, self._together = parameters, together
+
+    def __missing__(self, name: str) -> Any:
+        found = self._parameters.all[name]
+        if found.single():
+            self[name] = only(found)
+        elif name in self._together:
+            self[name] = self._together[name]
+        else:
+            self[name] = self._sampler.sample_independent(self._study, self._trial, name, found)
+        return self[name]
 
 
 def sampler_problems(spec: SamplerSpec, parameters: Parameters, objectives: Mapping[str, str]) -> list[Problem]:

@@ -112,6 +112,7 @@ def _about_importance(found: Findings, by_path: Sequence[Importance]) -> tuple[s
     count = len(found.ranked)
     if not by_path:
         why = f"fewer than {LEAST}" if count < LEAST else "in which no path varies"
+        why = "of several searches at once" if found.tuned else why
         return f"Nothing is said: {counted(count, 'ranked trial')}, {why}.", ()
     text = (
         f"Over {counted(f'{count:,}', 'ranked trial')}. fANOVA: the share of the objective's variance over the space "
@@ -145,6 +146,7 @@ def record(found: Findings, by_path: Sequence[Importance]) -> dict[str, Any]:
         "proposed": found.proposed,
         "outcomes": dict(found.outcomes),
         "rejected": dict(found.broken),
+        "out_of_reach": dict(found.out_of_reach),
         "reasons": {outcome: dict(reasons) for outcome, reasons in found.reasons.items()},
         "fates": dict(found.fates),
         "epochs": found.epochs,

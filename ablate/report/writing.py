@@ -19,8 +19,8 @@ _FILES = {"md": "markdown", "tex": "latex", "csv": "csv"}
 def write_report(study: Study) -> list[Path]:
     """Write ``report/table.md``, ``table.tex`` and ``table.csv``; returns the paths.
 
-    Of a search, the table is that of all its ranked trials; beside it are ``importance.md``, ``.tex`` and ``.csv``, and
-    each figure as SVG, as PNG and, its numbers, as JSON.
+    Of a search, the table is that of all its ranked trials; beside it are ``importance.md``, ``.tex`` and ``.csv``,
+    where there are trials enough to say what mattered, and each figure as SVG, as PNG and, its numbers, as JSON.
     """
     return _write_search(study) if is_search(study) else _write_table(study, "table", ablation_table(study))
 
@@ -31,7 +31,8 @@ def _write_search(study: Study) -> list[Path]:
     found = findings_of(study)
     by_path = importances(found)
     written = _write_table(study, "table", search_table(study, None, found))
-    written += _write_table(study, "importance", importance_table(found, by_path))
+    if by_path:
+        written += _write_table(study, "importance", importance_table(found, by_path))
     for figure in search_figures(found, by_path):
         written.append(study.save_report(f"{figure.name}.json", json.dumps(figure.numbers, indent=1) + "\n"))
         for suffix, image in (("svg", figure.images.svg), ("png", figure.images.png)):

@@ -56,18 +56,6 @@ class Candidates:
         content = self.data_of(variant.data).content_hash
         return Candidate(variant, trial_hash(variant, self.seed, content, self.numerics.as_dict()))
 
-    def point_of(self, record: Mapping[str, Any]) -> Point:
-        """The point that a proposal on record was."""
-        levels, values = record["levels"], record["values"]
-        return tuple(
-            None
-            if dimension.path not in levels
-            else values[dimension.path]
-            if dimension.span is not None
-            else next(i for i, option in enumerate(dimension.options) if option.label == levels[dimension.path])
-            for dimension in self.grid.dimensions
-        )
-
     def learn(self, candidate: Candidate, metrics: Collection[str]) -> None:
         """Find out these metrics, as far as they are not known. ``UserError`` where one of them can't be had."""
         missing = [metric for metric in metrics if metric not in candidate.known]
@@ -77,6 +65,19 @@ class Candidates:
     def certificate(self, candidate: Candidate) -> Any:
         """What is proven about it before it is trained. Its ``failures`` forbid that."""
         return self._certifier.certify(candidate.variant, self.baseline)
+
+
+def point_of(grid: Grid, record: Mapping[str, Any]) -> Point:
+    """The point that a proposal on record was: by its ``levels`` and, of ranges without steps, its ``values``."""
+    levels, values = record["levels"], record["values"]
+    return tuple(
+        None
+        if dimension.path not in levels
+        else values[dimension.path]
+        if dimension.span is not None
+        else next(i for i, option in enumerate(dimension.options) if option.label == levels[dimension.path])
+        for dimension in grid.dimensions
+    )
 
 
 def level_of(assignment: Assignment) -> Level:

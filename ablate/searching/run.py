@@ -22,7 +22,7 @@ from ablate.progress import Progress
 from ablate.proposing import Proposer
 from ablate.searching.candidates import Candidates
 from ablate.searching.setup import Searchable, pruner_of, search_policy
-from ablate.searching.source import Search
+from ablate.searching.source import ENDED, Search
 from ablate.store import Study
 from ablate.sweeping import ExecutorName, run
 
@@ -179,9 +179,16 @@ def drive(
         driver.stop("refused")
         raise
     finally:
-        driver.tell("over", why=driver.stopping or "done", message="; ".join(map(str, driver.problems)))
+        said = list(map(str, driver.problems)) if driver.stopping else _reasons(searches)
+        driver.tell("over", why=driver.stopping or "done", message="; ".join(said))
         progress.close()
     if driver.problems:
         raise UserError(driver.problems)
     if driver.stopping == "interrupted":
         raise KeyboardInterrupt
+
+
+def _reasons(searches: Sequence[Search]) -> list[str]:
+    """Why searches ended that did not come to as many trials as they may."""
+    early = [(search.name, ENDED[search.why_over]) for search in searches if search.why_over in ENDED]
+    return [f"{name}: {why}" if name else why for name, why in early]

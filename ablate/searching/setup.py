@@ -11,7 +11,7 @@ from ablate.collect import Collector
 from ablate.data.dataset import DataSpec, ImageData
 from ablate.design import StudyPlan, Variant, search_plan
 from ablate.driving import Policy
-from ablate.errors import UserError
+from ablate.errors import Problem, UserError
 from ablate.prepare import folder_of, loader
 from ablate.proposing import Pruner
 from ablate.proposing.parameters import Parameters
@@ -19,8 +19,9 @@ from ablate.proposing.samplers import sampler_problems
 from ablate.resolving import Resolved, resolved
 from ablate.searching.source import Aims
 from ablate.space import KNOWN_METRICS, Grid, Space, grid_on
+from ablate.space.conditions import above
 from ablate.space.trying import check_points
-from ablate.spec import Assignment, Spec
+from ablate.spec import Assignment, Spec, apply
 from ablate.sweeping import policy_of
 from ablate.yamlfile import place_of
 
@@ -61,10 +62,22 @@ def held(space: Space, spec: Spec) -> Held:
     spec = evaluated(space, spec)
     grid = grid_on(space, spec, trained=True)
     plan = search_plan(spec, section(space), space.model.budget.trials)
-    check_objectives(space, plan)
-    check_search(space, plan, grid)
-    check_points(grid, plan.spec)
+    found = [
+        *_problems(lambda: check_objectives(space, plan, grid)),
+        *_problems(lambda: check_search(space, plan, grid)),
+    ]
+    found = found or _problems(lambda: check_points(grid, plan.spec))
+    if found:
+        raise UserError(found)
     return Held(space, plan, grid)
+
+
+def _problems(check: Callable[[], None]) -> list[Problem]:
+    try:
+        check()
+    except UserError as error:
+        return list(error.problems)
+    return []
 
 
 def settle(
@@ -103,9 +116,11 @@ _SAID = ("objectives", "constraints", "sampler", "pruner", "filter", "budget")
 def evaluated(space: Space, spec: Spec) -> Spec:
     """The spec with an evaluation after each epoch, where trials are pruned by one and it says nothing of that."""
     metric = space.model.pruned_on if space.model.pruner else None
-    train = spec.tree.get("train")
-    if metric is None or not metric.startswith("val.") or not isinstance(train, dict) or "evaluate" in train:
+    if metric is None or not metric.startswith("val."):
         return spec
+    train, data = (apply(spec).tree.get(key) for key in ("train", "data"))
+    if not isinstance(train, dict) or "evaluate" in train or not isinstance(data, dict) or "val" not in data:
+        return spec  # without a validation split the objective is what is wrong
     place = place_of(space.tree, ("pruner",))
     assert place is not None
     every = Assignment(("train", "evaluate"), {"every": 1}, place, "pruner")
@@ -121,7 +136,7 @@ def check_search(space: Space, plan: StudyPlan, grid: Grid) -> None:
     except UserError as error:
         found += error.problems
     if found:
-        placed = [replace(each, place=place_of(space.tree, tuple(each.path.split(".")))) for each in found]
+        placed = [replace(each, place=place_of(space.tree, tuple(each.path.split(".")), key=False)) for each in found]
         raise UserError(placed)
 
 
@@ -133,14 +148,23 @@ def pruner_of(space: Space, plan: StudyPlan) -> Pruner | None:
     return Pruner(model.pruner, model.objectives[model.pruned_on], plan.variants[0].train.epochs)
 
 
-def check_objectives(space: Space, plan: StudyPlan) -> None:
-    """``UserError`` where a trial could not have an objective that is asked for."""
+SAME_IMAGES = ("data.augment", "data.mix", "data.normalize")
+"""Of ``data``: what says how images are shown to a network, and not which they are."""
+
+
+def check_objectives(space: Space, plan: StudyPlan, grid: Grid) -> None:
+    """``UserError`` where a trial could not have an objective that is asked for, or not on the images of the others."""
     collector = Collector(space.tree)
     if not space.model.objectives:
         collector.add(("objectives",), "missing: what is to be found", "objectives: {val.accuracy: maximize}")
     for metric in space.model.objectives:
         if metric.startswith("val.") and plan.variants[0].data.val is None:
             collector.add(("objectives", metric), "needs a validation split, which the spec has not", "add data.val")
+    told = next((metric for metric in space.model.objectives if metric.startswith("val.")), None)
+    for dimension in grid.dimensions if told else ():
+        if dimension.path.startswith("data.") and not above(dimension.path, SAME_IMAGES):
+            message = f"may change the images that '{told}' is of: trials evaluated on other images can't be compared"
+            collector.extend([Problem(message, dimension.path, dimension.place, "leave it out")])
     if all(metric in KNOWN_METRICS for metric in space.model.objectives) and space.model.objectives:
         message = "all of these are known without training"
         collector.add(("objectives",), message, "ablate search --static")

@@ -8,7 +8,7 @@ again, as it was to be; one whose trial has a result is told; one whose trial ha
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ from ablate.errors import Problem, UserError
 from ablate.outcomes import repeated
 from ablate.prepare import variant_record
 from ablate.proposing import Proposal, Proposer, Pruner
-from ablate.searching.candidates import Candidate, Candidates, broken, in_order_of_cost, reason
+from ablate.searching.candidates import Candidate, Candidates, broken, in_order_of_cost, point_of, reason
 from ablate.space import KNOWN_METRICS, Bound, BudgetSpec, FilterSpec
 from ablate.store import Study
 from ablate.train import Trial, trial_of
@@ -29,7 +29,7 @@ from ablate.train import Trial, trial_of
 FUTILE = 1_000
 """Proposals in a row of which none is a new trial, after which a search ends: what is left to find is not worth it."""
 AT_ONCE = 50
-"""Proposals that are looked at while trials run and wait to be heard."""
+"""Proposals that are looked at before whoever asks is asked whether there is time for more."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ class Aims:
         """The metrics that have to be known of a network before it is trained."""
         asked = [*self.constraints, *self.objectives, *([self.filter.by] if self.filter else [])]
         return [metric for metric in KNOWN_METRICS if metric in asked or metric in ("params", "flops")]
+
+
+ENDED = {
+    "epochs": "the budget of epochs is spent",
+    "exhausted": "every point of the space was proposed",
+    "futile": f"of {FUTILE:,} proposals in a row none was a new trial",
+}
+"""Why a search is over before it has as many trials as it may."""
 
 
 class Search:
@@ -98,10 +106,18 @@ class Search:
 
     def _take_up(self, retry_failed: bool, trial_timeout: float | None) -> None:
         records = {record["number"]: record for record in self.study.proposals() if self._is_own(record)}
+        if max(records, default=-1) >= self.proposer.proposed:
+            where = f"{self.study.folder}: proposals are on record that its journal lacks"
+            message = f"{where}, from number {self.proposer.proposed} on"
+            raise UserError(Problem(message, hint="put back the newest copy of optuna.jsonl, or choose another --out"))
+        self._futile = _trailing(records)
         trained = {record["trial"]: record for record in records.values() if record["outcome"] == "trained"}
         self._records = trained
         results = self.study.results(trained)
         states = self.study.states()
+        read = Counter(exposure.get("trial") for exposure in self.study.exposures())
+        for hash in trained.keys() & results.keys():  # of what the cache gave just before a call was killed
+            self._put_readings_on_record(trained[hash], results[hash]["test_readings"] - read[hash])
         self._epochs = {hash: states[hash].epochs for hash in trained}
         self._scores = list(self._scored(records.values()))
         undone = [
@@ -111,10 +127,11 @@ class Search:
         ]
         for hash in trained.keys() - undone:
             self.results[hash] = results[hash]
-            self._recall(hash)
+            self._recall(hash, self.study.metrics(hash))
         for hash in undone:
             if hash not in results and (row := self._was_to_be_pruned(hash)) is not None:
-                self.study.finish(hash, pruned_after(row, _seconds(self.study.metrics(hash)), 0) | {"attempts": 1})
+                result = pruned_after(row, _seconds(self.study.metrics(hash)), read[hash])
+                self.study.finish(hash, result | {"attempts": states[hash].attempts})
                 self.results[hash] = self.study.results([hash])[hash]
             else:
                 self._again.append(self._listed_anew(trained[hash]))
@@ -147,7 +164,7 @@ class Search:
 
     def _listed_anew(self, record: Mapping[str, Any]) -> Listed:
         """A trial of an earlier call, for this one's executor: built again from what was proposed."""
-        candidate = self.candidates.built(record["name"], self.candidates.point_of(record))
+        candidate = self.candidates.built(record["name"], point_of(self.candidates.grid, record))
         if candidate.hash != record["trial"]:
             message = f"{self.study.folder}: proposal {record['name']} is another trial now"
             why = "the code of a block of your own, the data or a version has changed since"
@@ -173,8 +190,8 @@ class Search:
     def propose(self) -> Listed | None:
         if self._again:
             return self._again.popleft()
-        for looked_at in range(FUTILE):
-            if self.exhausted or (looked_at >= AT_ONCE and self._is_running):
+        for _ in range(AT_ONCE):
+            if self.exhausted:
                 return None
             proposal = self._open.popleft() if self._open else self.proposer.propose()
             if proposal is None:
@@ -185,10 +202,6 @@ class Search:
             if listed is not None:
                 return listed
         return None
-
-    @property
-    def _is_running(self) -> bool:
-        return len(self.results) < len(self._records)
 
     def goes_on(self, trial: Listed, row: Mapping[str, Any]) -> bool:
         epoch = int(row["epoch"])
@@ -288,9 +301,18 @@ class Search:
         listed = self._listed(candidate)
         if self.cache is not None and self.cache.take(self.study, hash, code_digest()):
             self.tell("proposed", number=record["name"], outcome="cached", why="", epochs=listed.epochs)
-            self._has_ended(hash, self.study.results([hash])[hash])
+            result = self.study.results([hash])[hash]
+            self._put_readings_on_record(record, result["test_readings"])
+            self._recall(hash, self.study.metrics(hash))
+            self._has_ended(hash, result)
             return None
         return listed
+
+    def _put_readings_on_record(self, record: Mapping[str, Any], missing: int) -> None:
+        """Readings of the test split that were made elsewhere, by a trial of the cache."""
+        for _ in range(missing):
+            about = {"trial": record["trial"], "variant": record["name"], "seed": self.candidates.seed}
+            self.study.expose(by="cache", **about, epoch=None)
 
     def _put_on_record(self, record: dict[str, Any]) -> None:
         self.study.propose(record)
@@ -323,7 +345,7 @@ class Search:
             self.proposer.tell(number, {**record["known"], **values})
         elif result["status"] == "pruned" and self.aims.monitored in result["metrics"]:
             self.proposer.prune(number, int(result["epochs"]), float(result["metrics"][self.aims.monitored]))
-        else:
+        elif result["status"] != "lost":  # the next call goes on with that one, and tells what came of it
             self.proposer.fail(number, str(result["status"]))
 
     def _note_best(self, record: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
@@ -350,18 +372,33 @@ class Search:
         if self.pruner is None or metric is None or metric not in row or epoch <= self._judged_up_to.get(hash, 0):
             return True
         self._judged_up_to[hash] = epoch
+        if epoch >= int(self._records[hash]["variant"]["epochs"]):  # nothing is left to be saved
+            self.pruner.recall(self._records[hash]["name"], [(epoch, float(row[metric]))])
+            return True
         return not self.pruner.judge(self._records[hash]["name"], epoch, float(row[metric]))
 
     def _was_to_be_pruned(self, hash: str) -> Mapping[str, Any] | None:
-        """The epoch after which an earlier call would have pruned it, had it not ended just then."""
-        return next((row for row in self.study.metrics(hash) if not self._is_worth(hash, row)), None)
+        """The epoch after which an earlier call would have pruned it, had it not ended just then.
 
-    def _recall(self, hash: str) -> None:
-        """Tell the pruner of a trial that has ended."""
+        It is the last one, if any: after each of the others the trial was let go on.
+        """
+        rows = self.study.metrics(hash)
+        self._recall(hash, rows[:-1])
+        return rows[-1] if rows and not self._is_worth(hash, rows[-1]) else None
+
+    def _recall(self, hash: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Tell the pruner of epochs that it is not to judge any more."""
         metric = self.aims.monitored
         if self.pruner is not None and metric is not None:
-            rows = [row for row in self.study.metrics(hash) if metric in row]
+            rows = [row for row in rows if metric in row]
+            self._judged_up_to[hash] = max((int(row["epoch"]) for row in rows), default=0)
             self.pruner.recall(self._records[hash]["name"], [(int(row["epoch"]), float(row[metric])) for row in rows])
+
+
+def _trailing(records: Mapping[int, Mapping[str, Any]]) -> int:
+    """How many proposals came after the last that was trained."""
+    last = max((number for number, record in records.items() if record["outcome"] == "trained"), default=-1)
+    return sum(number > last for number in records)
 
 
 def _seconds(rows: Sequence[Mapping[str, Any]]) -> float:

@@ -7,9 +7,8 @@ from typing import Any
 from ablate.design import variant_at
 from ablate.errors import Problem, UserError, did_you_mean
 from ablate.findings import best_spec, findings_of
-from ablate.searching.candidates import level_of
+from ablate.searching.candidates import level_of, point_of
 from ablate.searching.setup import Held
-from ablate.spec import Assignment, split_path
 from ablate.store import Study
 
 
@@ -27,12 +26,8 @@ def winner(held: Held, study: Study, number: str | None = None) -> str:
             Problem(f"{study.folder} has no finished trial yet", hint="ablate status says what became of them")
         )
     trial = trials[number] if number is not None else found.ranked[0]
-    dimensions = {dimension.path: dimension for dimension in held.grid.dimensions}
-    levels = [
-        level_of(Assignment(split_path(path), value, dimensions[path].place, f"{path}={trial.labels[path]}"))
-        for path, value in trial.values.items()
-        if path in trial.labels
-    ]
+    point = point_of(held.grid, {"levels": trial.labels, "values": trial.values})
+    levels = [level_of(assignment) for assignment in held.grid.assignments(point)]
     variant = variant_at(held.plan.spec, trial.name, levels)
     for orphan in variant.orphans:
         _remove(variant.tree, orphan.path)

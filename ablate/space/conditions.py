@@ -16,6 +16,8 @@ from ablate.space.each import Varied
 from ablate.space.grid import Condition, Dimension
 from ablate.spec import split_path
 
+NOWHERE = "state it in the spec, or let it vary"
+
 
 class Conditions:
     """Of all paths that vary; what is wrong with one goes to ``collector``."""
@@ -84,17 +86,27 @@ class Conditions:
         """A condition on what the spec says: it holds everywhere, or nowhere, which makes it a mistake."""
         found: Any = self.written
         parts = split_path(path)
-        for depth, part in enumerate(parts):
+        for part in parts:
             if not isinstance(found, dict) or part not in found:
-                beside = [split_path(other) for other in self.varied if split_path(other)[:depth] == parts[:depth]]
-                known = [*(found if isinstance(found, dict) else ()), *(other[depth] for other in beside)]
-                hint = did_you_mean(part, known)
-                hint = hint if hint.startswith("did") else "state it in the spec, or let it vary"
+                hint = self._meant(parts)
                 self._add(of, "when", path, message="neither varies nor stands in the spec", hint=hint)
                 return
             found = found[part]
         if _meaning(found) not in map(_meaning, values):
             self._add(of, "when", path, message=f"never holds: the spec says {shown(found)}", key=False)
+
+    def _meant(self, parts: tuple[str, ...]) -> str:
+        """What to do about a path that is nowhere: the name that is near to the first part that is not there."""
+        found: Any = self.written
+        for depth, part in enumerate(parts):
+            keys = [split_path(other) for other in self.varied]
+            varied = {other[depth] for other in keys if len(other) > depth and other[:depth] == parts[:depth]}
+            beside = {*(found if isinstance(found, dict) else ()), *varied}
+            if part not in beside:
+                hint = did_you_mean(part, beside)
+                return hint if hint.startswith("did") else NOWHERE
+            found = at(found, [part])
+        return NOWHERE
 
     def _add(self, path: str, *rest: str, message: str, hint: str = "", key: bool = True) -> None:
         varied = self.varied[path]

@@ -52,13 +52,15 @@ class _Reader:
         self.collector = Collector(space.tree)
         self.written = apply(spec).tree
         self.all = varied_paths(space, cache(lambda: written_network(spec)), self.collector)
-        self.collector.raise_if_any()  # conditions on paths that there should be would be wrong too
+        self.complete = not self.collector.problems
         self.varied = self.all if trained else {path: self.all[path] for path in self._costly()}
 
     def grid(self) -> Grid:
         plain = {path: self._dimension(each) for path, each in self.varied.items()}
         made = [dimension.assignment(chosen) for dimension in plain.values() for chosen in _telling(dimension)]
         self._check_conflicts(plain.values())
+        if not self.complete:  # what leads through the paths that are missing, and conditions on them, is not to blame
+            return Grid(())
         self._check_there(plain.values())
         self.collector.extend(own_key_problems(self.spec, made))
         conditions = Conditions(self.varied, plain, self.written, self.collector)
@@ -68,7 +70,6 @@ class _Reader:
         if not self.collector.problems:
             for dimension in grid.never_active():
                 self._add(dimension.path, "when", message="its conditions hold together nowhere: it never varies")
-            self._check_sampler(grid)
         return grid
 
     def _costly(self) -> list[str]:
@@ -150,22 +151,6 @@ class _Reader:
     def _is_missing(self, path: tuple[str, ...], put: set[tuple[str, ...]]) -> bool:
         """Whether nothing is at the path of an entry, a node or an insertion, say, and nothing is put there."""
         return is_open(path) and path[:2] not in EDITS and path not in put and at(self.written, path) is None
-
-    def _check_sampler(self, grid: Grid) -> None:
-        """What the space's sampler asks of the paths."""
-        sampler = self.space.model.sampler
-        if sampler is None or not self.spans:
-            return
-        endless = [dimension.path for dimension in grid.dimensions if dimension.span is not None]
-        numeric = [d for d in grid.dimensions if not d.conditions and (d.span or (d.numbers and len(d.options) > 1))]
-        where = ("sampler", "name")
-        if sampler.name == "grid" and endless:
-            message = f"grid proposes every point once, and '{endless[0]}' is a range without steps"
-            self.collector.add(where, message, "add step there, or take another sampler", key=False)
-        if sampler.name == "cmaes" and len(numeric) < 2:
-            which = f" ('{numeric[0].path}')" if numeric else ""
-            message = f"cmaes takes at least two ranges of numbers that always vary, and here are {len(numeric)}{which}"
-            self.collector.add(where, message, "tpe or gp take any space", key=False)
 
     def _in_order(self, waiting: dict[str, Dimension]) -> list[Dimension]:
         ordered: dict[str, Dimension] = {}

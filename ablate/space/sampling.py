@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from ablate.grammar import Limit
 from ablate.recipe import Section
@@ -39,10 +39,10 @@ class SamplerSpec(Section):
     population: int | None = Field(None, ge=2, description="points in a generation (cmaes, nsga2, nsga3)")
     startup: int | None = Field(None, ge=1, description="points that are drawn at random first (tpe, cmaes, gp)")
 
-    @model_validator(mode="after")
-    def _taken(self) -> SamplerSpec:
-        _refuse_others(self, TAKES, self.name)
-        return self
+    @field_validator("population", "startup", mode="before")
+    @classmethod
+    def _taken(cls, value: Any, info: ValidationInfo) -> Any:
+        return _taken_by(TAKES, value, info)
 
 
 class PrunerSpec(Section):
@@ -62,18 +62,19 @@ class PrunerSpec(Section):
         None, ge=1, description="trials that a median is taken of, at least (median); 3 if not given"
     )
 
-    @model_validator(mode="after")
-    def _taken(self) -> PrunerSpec:
-        _refuse_others(self, PRUNES, self.name)
-        return self
+    @field_validator("reduction", "brackets", "samples", mode="before")
+    @classmethod
+    def _taken(cls, value: Any, info: ValidationInfo) -> Any:
+        return _taken_by(PRUNES, value, info)
 
 
-def _refuse_others(section: Section, takes: dict[str, tuple[str, ...]], name: str) -> None:
-    optional = {key for keys in takes.values() for key in keys}
-    unused = [key for key in sorted(optional - set(takes[name])) if getattr(section, key) is not None]
-    if unused:
-        fitting = ", ".join(other for other, keys in takes.items() if unused[0] in keys)
-        raise ValueError(f"{name} takes no {unused[0]}, which is for {fitting}")
+def _taken_by(takes: dict[str, tuple[str, ...]], value: Any, info: ValidationInfo) -> Any:
+    """The value of a key, if what is named takes that key; where the name is wrong none is refused."""
+    name, key = info.data.get("name"), info.field_name
+    if value is not None and name is not None and key not in takes[name]:
+        fitting = ", ".join(other for other, keys in takes.items() if key in keys)
+        raise ValueError(f"{name} takes no {key}, which is for {fitting}")
+    return value
 
 
 def _none(value: Any) -> Any:

@@ -88,7 +88,7 @@ def changes(folder: Path, new: dict[str, Any], variants: list[dict[str, Any]]) -
     if SEARCH in old or SEARCH in new:
         _refuse_another_kind(folder, old, new)
         if wrong := [path for path in changed if not _is(path, MAY_CHANGE)]:
-            _refuse(folder, wrong)
+            _refuse(folder, wrong, _hint_of_search(old, new, wrong))
         return changed
     _refuse_fewer_seeds(folder, old, new)
     if all_there:
@@ -164,10 +164,16 @@ def _same(old: Any, new: Any) -> bool:
     return json.dumps(old) == json.dumps(new)
 
 
-def _refuse(folder: Path, paths: list[str]) -> None:
-    raise UserError(
-        Problem(f"{folder} holds a study of another spec: they differ in {_few(paths)}", hint="choose another --out")
-    )
+def _refuse(folder: Path, paths: list[str], hint: str = "choose another --out") -> None:
+    raise UserError(Problem(f"{folder} holds a study of another spec: they differ in {_few(paths)}", hint=hint))
+
+
+def _hint_of_search(old: dict[str, Any], new: dict[str, Any], paths: list[str]) -> str:
+    """How a search goes on of which only the sampler is another."""
+    before, now = ((spec[SEARCH].get("sampler") or {}).get("name") for spec in (old, new))
+    if before is None or before == now or not all(_is(path, (f"{SEARCH}.sampler",)) for path in paths):
+        return "choose another --out"
+    return f"it was searched by {before}: --sampler {before} goes on with it; or choose another --out"
 
 
 def _refuse_another_kind(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -133,7 +133,7 @@ def _run(
 def _plan_of(plan: StudyPlan, held: Held, waiting: Sequence[Variant]) -> StudyPlan:
     """What the study of the tuning is planned by: the recipe's search, and nothing of what varies."""
     kept = {key: value for key, value in plan.tree.items() if key not in OF_THE_STUDY}
-    said = {**section(held.space), "budget": {"trials": held.spec.trials}, "seed": held.spec.seed}
+    said = {**section(held.space), "budget": {"trials": held.spec.trials * len(plan.distinct)}, "seed": held.spec.seed}
     tree = Mapping({**kept, "search": said}, plan.tree.keys_at, plan.tree.values_at)
     execution = plan.execution
     if execution.compile == "auto":  # as in any search, networks are many and trials short

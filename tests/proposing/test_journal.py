@@ -59,14 +59,13 @@ def test_the_gaussian_process_goes_on_as_well(tmp_path: Path) -> None:
         while given.proposed < points and (proposal := given.propose()) is not None:
             found.append(proposal.point)
             values = _worth(proposal.point)
-            if values["k"] > 0.3:
-                given.refuse(proposal.number, "too much", {"k": values["k"]})
+            if proposal.number == 1:
+                given.refuse(proposal.number, "too much", {"k": 0.4})
             else:
                 given.tell(proposal.number, values)
         return found
 
     expected = gone_on(whole, 4)
-    assert any(k > 0.3 for _, k in expected)
     lines = whole.read_bytes().splitlines(keepends=True)
     ended = [index for index, line in enumerate(lines, start=1) if json.loads(line)["op_code"] == 6]
     for count in ended[1:3]:
@@ -84,6 +83,7 @@ def _worth(point: Point) -> dict[str, float]:
     return {"val.accuracy": -abs(rate - 0.1) - abs(k - 0.4), "k": k}
 
 
+@pytest.mark.slow
 def test_another_process_with_other_hashes_goes_on_the_same(tmp_path: Path) -> None:
     """The order of a set of texts is another in every process."""
     code = (

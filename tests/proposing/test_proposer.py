@@ -27,7 +27,7 @@ from grids import (
 
 from ablate.errors import UserError
 from ablate.proposing.parameters import Parameters
-from ablate.proposing.samplers import draw, sampler_of
+from ablate.proposing.samplers import draws, sampler_of
 from ablate.space import Bound, SamplerSpec
 
 SAMPLERS = ("random", "tpe", "nsga2", "nsga3")
@@ -92,7 +92,7 @@ def test_a_draw_is_what_optuna_draws_itself(name: str) -> None:
 
     study, sampler = begun()
     draft = study._storage.get_trial(study._storage.create_new_trial(study._study_id))
-    ours, _ = draw(sampler, study, draft, parameters, name in ("gp", "nsga2"))
+    ours, _ = next(draws(sampler, study, lambda: draft, parameters, name in ("gp", "nsga2")))
     trial = begun()[0].ask()
     theirs = parameters.point(lambda key: trial._suggest(key, parameters.all[key]))
     assert ours == theirs
@@ -153,7 +153,7 @@ def test_tpe_and_gp_learn_from_what_was_refused() -> None:
     grid = grid_of(whole("k", 1, 60), span("lr", 1e-3, 1.0, log=True))
 
     def broken(name: str, points: int, **keys: int) -> list[bool]:
-        given = proposer(name, grid, constraints={"params": Bound(max=15_000)}, **keys)
+        given = proposer(name, grid, constraints={"params": Bound(max=15_000)}, seed=3, **keys)
         found = []
         for _ in range(points):
             proposal = given.propose()
@@ -166,8 +166,8 @@ def test_tpe_and_gp_learn_from_what_was_refused() -> None:
                 given.tell(proposal.number, {"val.accuracy": -abs(values["lr"] - 0.1), "params": 1000 * values["k"]})
         return found
 
-    assert sum(broken("random", 40)[20:]) > 10 > sum(broken("tpe", 40)[20:])
-    assert not any(broken("gp", 9, startup=6)[7:])
+    assert sum(broken("tpe", 40)[20:]) < 0.7 * sum(broken("random", 40)[20:])
+    assert not any(broken("gp", 9, startup=6)[6:])
 
 
 def test_what_ended_is_not_changed() -> None:

@@ -76,7 +76,7 @@ def test_a_path_that_acts_nowhere_is_a_mistake(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("sampler: {name: cmaes}\n", "sampler.name: cmaes takes at least two ranges of numbers"),
+        ("sampler: {name: cmaes}\n", "sampler.name: cmaes needs two ranges of numbers"),
         ("pruner: {name: asha, grace: 3}\n", "pruner.grace: 3 epochs of grace, and a trial has 2"),
     ],
 )
@@ -85,3 +85,39 @@ def test_what_the_sampler_or_the_pruner_can_not_do_is_said_at_its_place(tmp_path
     (found,) = problems(tmp_path, paths + lines)
     assert found.startswith("space.yaml:3:")
     assert said in found
+
+
+def test_the_sampler_the_pruner_and_the_objectives_are_judged_at_once(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(SPEC.replace(", val: 0.25", ""))
+    paths = "  network.insert.attention.block: {choice: [se, simam]}\n"
+    lines = f"sampler: {{name: cmaes}}\npruner: {{name: asha, grace: 3}}\n{OBJECTIVE}"
+    (tmp_path / "space.yaml").write_text(f"space:\n{paths}{lines}")
+    with pytest.raises(UserError) as refused:
+        held(load_space(tmp_path / "space.yaml"), load(tmp_path / "spec.yaml"))
+    found = [problem.path for problem in refused.value.problems]
+    assert found == ["objectives.val.accuracy", "sampler.name", "pruner.grace"]
+
+
+@pytest.mark.parametrize("also", ["", "flops: minimize, "])
+def test_trials_are_compared_on_the_same_images_alone(tmp_path: Path, also: str) -> None:
+    paths = """\
+  data.val: {choice: [0.25, 0.5]}
+  data.augment: {choice: [null, [horizontal_flip]]}
+  data.mix: {choice: [null, {name: mixup}]}
+  data.limit.train: {int: [12, 24], step: 12}
+  data.classes: {choice: [3, 4]}
+  train.optimizer.lr: {choice: [0.1, 0.2]}
+"""
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    space = f"space:\n{paths}{OBJECTIVE.replace('{', '{' + also)}"
+    (tmp_path / "space.yaml").write_text(space)
+    with pytest.raises(UserError) as refused:
+        held(load_space(tmp_path / "space.yaml"), load(tmp_path / "spec.yaml"))
+    found = refused.value.problems
+    assert [problem.path for problem in found] == ["data.val", "data.limit.train", "data.classes"]
+    assert str(found[0]).endswith(
+        "space.yaml:2:3: data.val: may change the images that 'val.accuracy' is of: trials evaluated on other images "
+        "can't be compared; leave it out"
+    )
+    (tmp_path / "space.yaml").write_text(space.replace("val.accuracy", "train.accuracy"))
+    held(load_space(tmp_path / "space.yaml"), load(tmp_path / "spec.yaml"))

@@ -113,7 +113,10 @@ def test_it_trains_as_many_points_as_its_budget_says_each_certified_against_the_
     assert values == [study.results()[record["trial"]]["metrics"]["val.accuracy"] for record in records]
 
 
-@pytest.mark.parametrize("sampler", ["{name: tpe, startup: 2}", "{name: nsga2, population: 2}"])
+@pytest.mark.parametrize(
+    "sampler",
+    ["{name: tpe, startup: 2, seed: 4}", pytest.param("{name: nsga2, population: 2}", marks=pytest.mark.slow)],
+)
 def test_cut_off_anywhere_it_ends_as_if_nothing_had_happened(searched: Run, sampler: str) -> None:
     lines = f"objectives: {{val.accuracy: maximize}}\nsampler: {sampler}\npruner: {{name: asha, reduction: 2}}\n"
     lines += "constraints: {params: {max: 1500}}\nbudget: {trials: 5}\n"
@@ -257,3 +260,47 @@ def test_through_ray_tune_it_comes_to_the_same(searched: Run, ray_searched: Run)
     assert "pruned" in {result["status"] for result in there.results().values()}
     events = [json.loads(line) for line in (there.folder / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events].count("ended") == 5
+
+
+def test_what_was_let_go_on_is_not_pruned_by_what_others_came_to_later(
+    searched: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "objectives: {val.accuracy: maximize}\nsampler: {name: random}\npruner: {name: asha, reduction: 2}\n"
+    study = searched(lines + "budget: {trials: 3}\n")
+    with study.hold():
+        first, *others = [record["trial"] for record in study.proposals()]
+        rows = [{"epoch": epoch, "lr": 0.1, "val.accuracy": 1.0, "seconds": 1.0} for epoch in (1, 2)]
+        study.begin({"hash": first, "attempt": 1})  # cut off after its second epoch, at whose first it was the only one
+        study.rewrite_metrics(first, rows)
+    again = searched(lines + "budget: {trials: 3}\n")
+    assert again.results()[first]["status"] == "finished"
+    assert others
+
+
+def test_a_trial_of_fewer_epochs_is_not_pruned_after_its_last(searched: Run) -> None:
+    space = "space:\n  train.epochs: {choice: [1, 2]}\n  train.optimizer.lr: {choice: [0.0001, 0.01, 0.1, 0.3]}\n"
+    lines = "objectives: {train.loss: minimize}\nsampler: {name: grid}\npruner: {name: asha, reduction: 2}\n"
+    study = searched(lines + "budget: {trials: 8}\n", space=space)
+    for record in study.proposals():
+        if record["values"]["train.epochs"] == 1:
+            assert study.results()[record["trial"]]["status"] == "finished"
+
+
+def test_a_journal_that_lacks_what_is_on_record_is_refused(searched: Run) -> None:
+    lines = "objectives: {val.accuracy: maximize}\nsampler: {name: random}\nbudget: {trials: 2}\n"
+    study = searched(lines)
+    (study.folder / "optuna.jsonl").unlink()
+    with pytest.raises(UserError, match="that its journal lacks, from number 0 on"):
+        searched(lines)
+    assert outcomes(Study.open(study.folder)) == {"trained": 2}
+
+
+def test_readings_of_the_test_split_by_trials_of_the_cache_are_on_record(searched: Run, tmp_path: Path) -> None:
+    from ablate.cache import Cache
+
+    lines = "objectives: {val.accuracy: maximize}\nsampler: {name: random}\nbudget: {trials: 2}\n"
+    cache = Cache(tmp_path / "cache")
+    searched(lines, "one", cache=cache)
+    other = searched(lines, "other", cache=cache)
+    assert len(other.exposures()) == sum(result["test_readings"] for result in other.results().values()) == 2
+    assert {exposure["by"] for exposure in other.exposures()} == {"cache"}

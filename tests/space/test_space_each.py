@@ -129,3 +129,19 @@ def test_two_names_that_make_one_path_are_an_error(spec: Spec) -> None:
 def test_values_that_become_one_for_a_name_are_an_error(spec: Spec) -> None:
     with pytest.raises(UserError, match="after stage1 is given twice for"):
         grid("  network.params.at_$each: {each: stage1, choice: [after $each, after stage1]}", spec)
+
+
+def test_a_pattern_that_matches_nothing_hides_no_mistake_of_another_path(spec: Spec) -> None:
+    """What a path leads through that the pattern would have made, or has as its condition, is not called missing."""
+    text = """\
+  network.insert.own_$each: {each: stages9.*, choice: [null, {block: se, at: after $each}]}
+  network.graph.stem.kernel: {float: [1, 3]}
+  network.insert.own_stage1_0.reduction: {choice: [2, 4]}
+  network.graph.stem.width: {choice: [8, 16], when: {network.insert.own_stage1_0.block: se}}
+"""
+    with pytest.raises(UserError) as refused:
+        grid(text, spec)
+    assert [problem.path for problem in refused.value.problems] == [
+        "space.network.insert.own_$each.each",
+        "space.network.graph.stem.kernel",
+    ]

@@ -60,6 +60,20 @@ def test_what_is_known_before_training_may_be_bounded(metric: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("pruner: {name: asha, grace: 0, samples: 3, brackets: 2}", ["grace", "samples", "brackets"]),
+        ("sampler: {name: random, seed: -1, startup: 0, population: 3}", ["seed", "startup", "population"]),
+        ("sampler: {name: rndom, startup: 0, population: 3}", ["name", "startup"]),
+    ],
+)
+def test_all_that_is_wrong_with_a_sampler_or_a_pruner_is_said_at_once(text: str, places: list[str]) -> None:
+    with pytest.raises(UserError) as refused:
+        model(f"objectives: {{val.loss: minimize}}\n{text}")
+    assert [problem.path.split(".")[-1] for problem in refused.value.problems] == places
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("sampler: {name: tpe, population: 3}", "tpe takes no population, which is for cmaes, nsga2, nsga3"),

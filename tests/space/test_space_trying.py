@@ -72,6 +72,36 @@ def test_two_mistakes_are_said_at_once_and_sound_values_are_not_blamed(spec: Spe
     assert [problem.path for problem in found] == ["network.insert.gate.block", "network.insert.gate.at"]
 
 
+def test_wrong_values_and_paths_without_effect_are_said_at_once(spec: Spec) -> None:
+    text = """\
+  train.optimizer.lrr: {float: [0.1, 0.5]}
+  train.epochs: {int: [0, 2]}
+  network.params.j: {choice: [1, 2]}
+"""
+    found = [(problem.path, problem.message.split(":")[0]) for problem in checked(text, spec)]
+    assert found == [
+        ("train.optimizer.lrr", "has no effect at any point"),
+        ("train.epochs", "0 is too small; at least 1"),
+        ("network.params.j", "has no effect at any point"),
+    ]
+
+
+def test_a_path_that_lacks_what_a_wrong_value_would_have_put_there_is_not_blamed(spec: Spec) -> None:
+    text = """\
+  network.insert.gate.block: {choice: [se, self_attentoin]}
+  network.insert.gate.heads: {choice: [2, 4]}
+"""
+    assert [problem.path for problem in checked(text, spec)] == ["network.insert.gate.block"]
+
+
+def test_a_parameter_acts_where_an_expression_of_the_space_reads_it(spec: Spec) -> None:
+    text = "  network.params.j: {choice: [1, 2]}\n  network.graph.stem.width: {choice: [8, 8*$j]}\n"
+    assert checked(text, spec) == []
+    (problem,) = checked(text.replace("params.j", "params.i_j").replace("8*$j", "16"), spec)
+    assert str(problem).startswith("space.yaml:2:3: network.params.i_j: has no effect")
+    assert "no expression reads $i_j" in str(problem)
+
+
 def test_a_point_that_can_not_be_built_is_no_mistake_where_others_can(spec: Spec) -> None:
     """A shortcut that pads takes no channels away: a stage of 8 is one behind a stem of 8 alone."""
     text = """\
