@@ -92,10 +92,10 @@ def test_a_users_own_file_needs_trust_and_counts_by_its_content(tmp_path: Path) 
 
 def test_what_a_users_file_imports_from_its_folder_counts_too(tmp_path: Path) -> None:
     code = OWN.replace("width", "WIDTH").replace("self, WIDTH, num", "self, num")
-    (tmp_path / "net.py").write_text(f"from helper import WIDTH\n{code}")
+    (tmp_path / "net.py").write_text(f"from helper_of_net import WIDTH\n{code}")
     digests = []
     for width in (3, 5):
-        (tmp_path / "helper.py").write_text(f"WIDTH = {width}\n")
+        (tmp_path / "helper_of_net.py").write_text(f"WIDTH = {width}\n")
         origin = Origin.of("net.py:Net", {"num_classes": 7}, str(tmp_path / "net.py"))
         digests.append(origin.digest)
         assert construct(origin, 0).conv.out_channels == width

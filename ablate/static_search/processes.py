@@ -127,7 +127,7 @@ def _work(connection: Connection) -> None:
     torch.set_num_threads(1)
     try:
         modules, make, given = pickle.loads(connection.recv_bytes())
-        for name in modules:
+        for name in modules or ():
             import_module(name)
         function = make(*given)
         while True:
