@@ -5,7 +5,8 @@ python benchmarks/search_kills.py [--executor local] [--sampler tpe] [--trials 1
 The search is run as a user runs it, by `ablate search` in processes of their own: small ResNets on made-up images, two
 epochs each, which attention, where, at which reduction and learning rate; accuracy on validation, under a limit on
 parameters, with successive halving where one trial runs at a time. The process and all that it started are killed when
-so many trials have ended, in the midst of the next ones; then the same command is given again.
+so many trials have ended and up to a second later, in the midst of the next proposal or trial; then the same command
+is given again.
 
 One trial at a time, suggestions depend on what was found before, and have to come out the same; through Ray several
 run at once, whose order is chance, and only a sampler that does not learn (random, grid) proposes the same again.
@@ -76,7 +77,7 @@ def _told(folder: Path, options: argparse.Namespace) -> str:
     stream = random.Random(options.seed)
     moments = sorted(stream.sample(range(1, options.trials - 1), options.kills))
     for moment in moments:
-        _run(folder, "killed", options, moment)
+        _run(folder, "killed", options, moment, stream.uniform(0.0, 1.0))
     _run(folder, "killed", options, None)
     whole, killed = _outcome(folder / "whole"), _outcome(folder / "killed")
     rows = [
@@ -98,8 +99,8 @@ def _told(folder: Path, options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _run(folder: Path, name: str, options: argparse.Namespace, kill_after: int | None) -> None:
-    """The command, to its end or until so many trials have ended in the study's log."""
+def _run(folder: Path, name: str, options: argparse.Namespace, kill_after: int | None, delay: float = 0.0) -> None:
+    """The command, to its end or until so many seconds after so many trials have ended in the study's log."""
     command = [sys.executable, "-m", "ablate", "search", "spec.yaml", "--space", "space.yaml", "--out", name]
     command += ["--executor", options.executor, "--sampler", options.sampler, "--trials", str(options.trials)]
     environment = {**os.environ, "ABLATE_CACHE": "off", "OMP_NUM_THREADS": "1"}
@@ -109,7 +110,7 @@ def _run(folder: Path, name: str, options: argparse.Namespace, kill_after: int |
     )
     while kill_after is not None and process.poll() is None:
         if log.exists() and log.read_text().count('"event": "ended"') >= kill_after:
-            time.sleep(0.05)
+            time.sleep(delay)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return
