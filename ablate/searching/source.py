@@ -125,9 +125,10 @@ class Search:
             for hash in trained
             if hash not in results or repeated(results[hash], retry_failed=retry_failed, trial_timeout=trial_timeout)
         ]
-        for hash in trained.keys() - undone:
-            self.results[hash] = results[hash]
-            self._recall(hash, self.study.metrics(hash))
+        for hash, result in results.items():
+            if hash not in undone:
+                self.results[hash] = result
+                self._recall(hash, self.study.metrics(hash))
         for hash in undone:
             if hash not in results and (row := self._was_to_be_pruned(hash)) is not None:
                 result = pruned_after(row, _seconds(self.study.metrics(hash)), read[hash])
