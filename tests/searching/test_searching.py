@@ -115,10 +115,10 @@ def test_it_trains_as_many_points_as_its_budget_says_each_certified_against_the_
 
 @pytest.mark.parametrize(
     "sampler",
-    ["{name: tpe, startup: 2, seed: 4}", pytest.param("{name: nsga2, population: 2}", marks=pytest.mark.slow)],
+    ["{name: tpe, startup: 2}", pytest.param("{name: nsga2, population: 2}", marks=pytest.mark.slow)],
 )
 def test_cut_off_anywhere_it_ends_as_if_nothing_had_happened(searched: Run, sampler: str) -> None:
-    lines = f"objectives: {{val.accuracy: maximize}}\nsampler: {sampler}\npruner: {{name: asha, reduction: 2}}\n"
+    lines = f"objectives: {{val.loss: minimize}}\nsampler: {sampler}\npruner: {{name: asha, reduction: 2}}\n"
     lines += "constraints: {params: {max: 1500}}\nbudget: {trials: 5}\n"
     whole = searched(lines, "whole")
     cuts = 0
@@ -155,24 +155,24 @@ def test_what_is_the_same_network_and_recipe_is_answered_from_the_store(searched
 
 
 def test_trials_that_a_pruner_ends_are_no_failures_and_the_sampler_knows(searched: Run) -> None:
-    lines = "objectives: {val.accuracy: maximize}\nsampler: {name: random}\npruner: {name: asha, reduction: 2}\n"
+    lines = "objectives: {val.loss: minimize}\nsampler: {name: random}\npruner: {name: asha, reduction: 2}\n"
     progress = CutAfter()
     study = searched(lines + "budget: {trials: 6}\n", progress=progress)
     results = study.results()
     pruned = [hash for hash, result in results.items() if result["status"] == "pruned"]
     assert pruned
     assert all(results[hash]["epochs"] == 1 == len(study.metrics(hash)) for hash in pruned)
-    assert all("val.accuracy" in results[hash]["metrics"] for hash in pruned)
+    assert all("val.loss" in results[hash]["metrics"] for hash in pruned)
     states = {trial.number: trial.state.name for trial in told_to_optuna(study)}
     numbers = {record["trial"]: record["number"] for record in study.proposals()}
     assert {number for number, state in states.items() if state == "PRUNED"} == {numbers[hash] for hash in pruned}
     # by hand: with reduction 2, a trial goes on whose first epoch is no worse than the median of those before it
     import numpy as np
 
-    first = {event["trial"]: event["row"]["val.accuracy"] for event in progress.events if _is_first_epoch(event)}
+    first = {event["trial"]: event["row"]["val.loss"] for event in progress.events if _is_first_epoch(event)}
     before: list[float] = []
     for hash, value in first.items():
-        assert (hash in pruned) == (bool(before) and value < np.percentile(before, 50))
+        assert (hash in pruned) == (bool(before) and value > np.percentile(before, 50))
         before.append(value)
 
 
@@ -253,7 +253,7 @@ def ray_searched(searched: Run, ray_session: None) -> Run:
 
 @pytest.mark.ray
 def test_through_ray_tune_it_comes_to_the_same(searched: Run, ray_searched: Run) -> None:
-    lines = "objectives: {val.accuracy: maximize}\nsampler: {name: tpe, startup: 2}\n"
+    lines = "objectives: {val.loss: minimize}\nsampler: {name: tpe, startup: 2}\n"
     lines += "pruner: {name: asha, reduction: 2}\nbudget: {trials: 5}\n"
     here, there = searched(lines, "here"), ray_searched(lines, "there")
     assert everything(here) == everything(there)
