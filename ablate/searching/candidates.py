@@ -17,7 +17,8 @@ from ablate.errors import Problem
 from ablate.known import Known
 from ablate.numerics import Numerics
 from ablate.space import STATIC_METRICS, Bound, Grid, Point
-from ablate.spec import Assignment, Spec
+from ablate.space.trying import level_of
+from ablate.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,6 @@ def point_of(grid: Grid, record: Mapping[str, Any]) -> Point:
         else next(i for i, option in enumerate(dimension.options) if option.label == levels[dimension.path])
         for dimension in grid.dimensions
     )
-
-
-def level_of(assignment: Assignment) -> Level:
-    """A path and its value as a factor and its level, so that tables and certificates name them."""
-    return Level(assignment.dotted, assignment.layer.removeprefix(f"{assignment.dotted}="), (assignment,))
 
 
 def broken(known: Mapping[str, float], constraints: Mapping[str, Bound]) -> dict[str, str]:

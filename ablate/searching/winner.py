@@ -7,8 +7,9 @@ from typing import Any
 from ablate.design import variant_at
 from ablate.errors import Problem, UserError, did_you_mean
 from ablate.findings import best_spec, findings_of
-from ablate.searching.candidates import level_of, point_of
+from ablate.searching.candidates import point_of
 from ablate.searching.setup import Held
+from ablate.space.trying import level_of
 from ablate.store import Study
 
 

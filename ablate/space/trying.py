@@ -20,8 +20,8 @@ from ablate.design import Level, Variant, variant_at
 from ablate.errors import Problem, UserError, did_you_mean
 from ablate.expression import names_in
 from ablate.space.conditions import at
-from ablate.space.grid import Chosen, Dimension, Grid, Point
-from ablate.spec import Spec, selector, split_path, unknown_keys
+from ablate.space.grid import Chosen, Grid, Point
+from ablate.spec import Assignment, Spec, selector, split_path, unknown_keys
 
 MOST = 100
 """Points that are tried at first: a space with more values than that is tried in part."""
@@ -65,7 +65,7 @@ class _Tried:
 
     def look(self, point: Point) -> None:
         chosen = [(index, value) for index, value in enumerate(point) if value is not None]
-        levels = [level_of(self.grid.dimensions[index], value) for index, value in chosen]
+        levels = [level_of(self.grid.dimensions[index].assignment(value)) for index, value in chosen]
         try:
             variant = variant_at(self.spec, "tried", [*self.fixed, *levels])
         except UserError as error:
@@ -151,9 +151,9 @@ class _Tried:
         return hint if hint.startswith("did") else ""
 
 
-def level_of(dimension: Dimension, chosen: Chosen) -> Level:
-    """A path as a factor, and its value as the level."""
-    return Level(dimension.path, dimension.option(chosen).label, (dimension.assignment(chosen),))
+def level_of(assignment: Assignment) -> Level:
+    """A path and its value as a factor and its level, so that tables and certificates name them."""
+    return Level(assignment.dotted, assignment.layer.removeprefix(f"{assignment.dotted}="), (assignment,))
 
 
 def _names_read(tree: Mapping[str, Any]) -> set[str]:

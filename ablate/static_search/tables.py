@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from ablate.labels import short_names
 from ablate.report.tables import Cell, Column, Table
 from ablate.space import SCORES, STATIC_METRICS
 from ablate.static_search.drawing import IN_ONE_GO
@@ -20,7 +20,7 @@ _UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3))
 def networks_table(search: StaticSearch, top: int | None = None) -> Table:
     """A row per network that keeps the constraints, the best first; all of them, or the first ``top``."""
     varying = _varying(search)
-    names = dict(zip(varying, _short(varying), strict=True))
+    names = dict(zip(varying, short_names(varying), strict=True))
     metrics = _metrics(search)
     several = len(search.objectives) > 1
     columns = (
@@ -110,18 +110,6 @@ def _metrics(search: StaticSearch) -> list[str]:
 def _varying(search: StaticSearch) -> list[str]:
     """The paths that tell networks apart: one that has a single value everywhere says nothing of any."""
     return [path for path in search.paths if len({found.labels.get(path) for found in search.networks}) > 1]
-
-
-def _short(paths: list[str]) -> list[str]:
-    """The last parts of the paths, as many as tell them apart."""
-    parts = [path.split(".") for path in paths]
-    depths = [1] * len(paths)
-    while True:
-        names = [".".join(words[-depth:]) for words, depth in zip(parts, depths, strict=True)]
-        twice = {name for name, count in Counter(names).items() if count > 1}
-        if not twice:
-            return names
-        depths = [depth + (name in twice) for depth, name in zip(depths, names, strict=True)]
 
 
 def _caption(search: StaticSearch) -> str:
@@ -222,5 +210,5 @@ def _amount(number: float) -> str:
 def _where(found: Found, varying: list[str]) -> str:
     """Which network that is, in brackets; nothing where nothing varies."""
     chosen = [path for path in varying if path in found.labels]
-    said = ", ".join(f"{name}: {found.labels[path]}" for name, path in zip(_short(chosen), chosen, strict=True))
+    said = ", ".join(f"{name}: {found.labels[path]}" for name, path in zip(short_names(chosen), chosen, strict=True))
     return f" ({said})" if said else ""

@@ -13,9 +13,9 @@ from typing import Any
 
 from ablate.design import StudyPlan, Variant, variant_at
 from ablate.errors import Problem, UserError
-from ablate.searching.candidates import level_of
 from ablate.searching.setup import evaluated, section
 from ablate.space import Chosen, Dimension, Grid
+from ablate.space.trying import level_of
 from ablate.spec import Assignment, Spec
 from ablate.store import TUNING, Study, is_study
 from ablate.tuning.held import SECTION, Held, held_of

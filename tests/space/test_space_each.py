@@ -51,7 +51,7 @@ def test_a_point_is_the_network_with_what_was_chosen_for_each_block(spec: Spec) 
         spec,
     )
     point = (0, 1, 0, 0, 0, 0, 1)
-    levels = [level_of(dimension, chosen) for dimension, chosen in zip(found.dimensions, point, strict=True)]
+    levels = [level_of(dimension.assignment(chosen)) for dimension, chosen in zip(found.dimensions, point, strict=True)]
     graph = variant_at(spec, "point", levels).network.graph
     assert {node.insertion for node in graph.nodes if node.insertion} == {"own_stage1_0", "own_stage3_2"}
     read = {node.insertion: node.inputs for node in graph.nodes if node.insertion and node.name.endswith("stage3.2")}
@@ -66,7 +66,7 @@ def test_a_whole_part_of_a_path_is_the_name_of_a_node(spec: Spec) -> None:
 def test_in_a_pattern_of_set_the_name_keeps_its_dots(spec: Spec) -> None:
     found = grid("  network.set.$each.conv2.kernel: {each: stage1.*, choice: [1, 3]}", spec)
     assert [each.path for each in found.dimensions] == [f"network.set.stage1.{i}.conv2.kernel" for i in range(3)]
-    levels = [level_of(dimension, int(index == 0)) for index, dimension in enumerate(found.dimensions)]
+    levels = [level_of(dimension.assignment(int(index == 0))) for index, dimension in enumerate(found.dimensions)]
     graph = variant_at(spec, "point", levels).network.graph
     assert [graph.by_name[f"stage1.{i}.conv2"].params.model_dump()["kernel"] for i in range(3)] == [3, 1, 1]
 

@@ -28,7 +28,7 @@ def grid_of(name: str, spec: Spec) -> Grid:
 
 def built(grid: Grid, point: Point, spec: Spec) -> Variant:
     chosen = [(each, value) for each, value in zip(grid.dimensions, point, strict=True) if value is not None]
-    return variant_at(spec, "point", [level_of(dimension, value) for dimension, value in chosen])
+    return variant_at(spec, "point", [level_of(dimension.assignment(value)) for dimension, value in chosen])
 
 
 def test_each_is_named_here() -> None:
