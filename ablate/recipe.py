@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    field_validator,
+)
 
 from ablate.collect import Collector
 
@@ -127,14 +139,53 @@ class Constant(Warmed):
     name: Literal["constant"]
 
 
+def _epoch_or_share(value: Any, as_epoch: ValidatorFunctionWrapHandler) -> int | Fraction:
+    """An epoch; or a share of the epochs, above 0 and below 1, as a number or as ``91/182``."""
+    share = None
+    if isinstance(value, float) and not value.is_integer():
+        share = Fraction(value)
+    elif isinstance(value, str) and (parts := re.fullmatch(SHARE, value)):
+        share = Fraction(int(parts[1]), int(parts[2]))
+    if share is None:
+        epoch: int = as_epoch(value)
+        return epoch
+    if not 0 < share < 1:
+        raise ValueError(f"{value} is no share of the epochs: above 0 and below 1, or a whole epoch")
+    return share
+
+
+SHARE = r"([0-9]{1,6})/([1-9][0-9]{0,5})"
+Milestone = Annotated[
+    int,
+    Field(ge=1),
+    WrapValidator(_epoch_or_share),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+                {"type": "string", "pattern": f"^{SHARE}$"},
+            ]
+        }
+    ),
+]
+
+
 class MultiStep(Warmed):
     """Multiplied by gamma at each milestone (torch.optim.lr_scheduler.MultiStepLR)."""
 
     name: Literal["multi_step"]
-    milestones: list[Annotated[int, Field(ge=1)]] = Field(
-        min_length=1, description="epochs after which the rate drops, the warm-up's included"
+    milestones: list[Milestone] = Field(
+        min_length=1,
+        description="epochs after which the rate drops, the warm-up's included; or shares of train.epochs, such as 0.5 "
+        "or 91/182",
     )
     gamma: float = Field(0.1, gt=0, description="factor at each milestone")
+
+    def of(self, epochs: int) -> MultiStep:
+        """The schedule with each share of ``epochs`` as the epoch that is nearest, at least the first."""
+        milestones = [each if isinstance(each, int) else max(1, round(each * epochs)) for each in self.milestones]
+        return self.model_copy(update={"milestones": milestones})
 
 
 class Step(Warmed):
@@ -325,6 +376,12 @@ class TrainSpec(Section):
         description="when val is evaluated besides at the end; without it every epoch where that stops the training "
         "or selects the weights, else not at all",
     )
+
+    @field_validator("schedule")
+    @classmethod
+    def _milestones_are_epochs(cls, schedule: Schedule, info: ValidationInfo) -> Schedule:
+        epochs = info.data.get("epochs")  # absent where it is wrong itself
+        return schedule.of(epochs) if isinstance(schedule, MultiStep) and epochs else schedule
 
     @property
     def evaluates_every(self) -> int | None:

@@ -28,7 +28,7 @@ def check_activity(spec: Spec, variants: list[Variant], levels: Iterable[Level])
     found: dict[tuple[str, str], Problem] = {}
     for assignment in [*spec.profiled, *made, *spec.sets]:
         who = owner(assignment)
-        if _is_set_over(assignment, spec):
+        if _is_set_over(assignment, spec) or _is_gone_already(assignment, spec):
             continue
         if (assignment.path, who) not in acting:
             found.setdefault((assignment.dotted, who), _without_effect(assignment, spec, variants))
@@ -87,6 +87,12 @@ def _is_set_over(assignment: Assignment, spec: Spec) -> bool:
     """Whether ``--set`` takes the place of what the profile assigns."""
     over = any(assignment.path[: len(later.path)] == later.path for later in spec.sets)
     return over and assignment in spec.profiled
+
+
+def _is_gone_already(assignment: Assignment, spec: Spec) -> bool:
+    """Whether a level or ``--set`` removes what the profile has removed: without the profile it acts."""
+    gone = [each.path for each in spec.profiled if each.value is None and each is not assignment]
+    return assignment.value is None and any(assignment.path[: len(path)] == path for path in gone)
 
 
 def _is_idle(variant: Variant, assignment: Assignment) -> bool:
