@@ -86,6 +86,7 @@ class Certifier:
         self.numerics = numerics
         self.seed = seed
         self._digests: dict[str, dict[str, str]] = {}
+        self._shapes: dict[str, dict[str, torch.Size]] = {}
         self._first: dict[str, str] = {}
         self._originals: dict[str, list[str]] = {}
         """What imported networks do otherwise than their originals."""
@@ -220,6 +221,9 @@ class Certifier:
             "equal": len(shared) - len(unequal),
             "unequal_by_difference": explained,
         }
+        shapes, base = self._shapes[variant.name], self._shapes[baseline.name]
+        if reshaped := sum(shapes[name] != base[name] for name in shared):  # of a wider network most can't be equal
+            certificate.shared["of_another_shape"] = reshaped
         if by_weights := [name for name in explained if name in loaded]:
             certificate.shared["unequal_by_weights"] = by_weights
         certificate.failures += [
@@ -230,7 +234,9 @@ class Certifier:
 
     def _state(self, variant: Variant) -> dict[str, str]:
         if variant.name not in self._digests:
-            self._digests[variant.name] = parameter_digests(self._build(variant))
+            network = self._build(variant)
+            self._digests[variant.name] = parameter_digests(network)
+            self._shapes[variant.name] = {name: tensor.shape for name, tensor in network.state_dict().items()}
         return self._digests[variant.name]
 
     def _batches(self, variant: Variant, baseline: Variant, certificate: Certificate) -> None:
@@ -342,6 +348,11 @@ def protocol(variant: Variant, devices: int = 1, *, tested: bool = True) -> list
         sentences.append(
             "The test split decides when training stops, so the test figures are biased in this variant's favour."
         )
+    elif tested and train.evaluates_test:
+        sentences.append(
+            f"The test split is read after {_often(train.evaluates_every)} and once more after training: its curve is "
+            "shown, and decides nothing."
+        )
     elif tested:
         sentences.append("The test split is read once, after training, and decides nothing.")
     else:
@@ -397,6 +408,13 @@ def tuning_problems(variant: Variant) -> list[str]:
 
 def _epochs(count: int) -> str:
     return "1 epoch" if count == 1 else f"{count} epochs"
+
+
+def _often(every: int | None) -> str:
+    """After which epochs is evaluated."""
+    if every is None:
+        return "the last epoch"
+    return "every epoch" if every == 1 else f"every {every} epochs and the last"
 
 
 def failed(certificates: Mapping[str, Certificate]) -> list[str]:

@@ -6,12 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ablate.block import Shape
-from ablate.collect import Collector
+from ablate.analysis.papers import place_of
 from ablate.costing import Bench, Cost, Latency, Memory, cost_of, memory_of, timed, waiter
-from ablate.data.dataset import shape_of
-from ablate.design import StudyPlan, Variant, root_is_trusted
-from ablate.errors import UserError
+from ablate.design import StudyPlan, Variant, resized_by
 from ablate.grammar import PaperClaim
 from ablate.numerics import Numerics, process_settings
 from ablate.report.tables import (
@@ -24,7 +21,7 @@ from ablate.report.tables import (
     format_value,
     verdict_on_cost,
 )
-from ablate.spec import Spec, apply, read_data
+from ablate.spec import Spec
 
 MIB = 2**20
 NAMES = {"params": "params", "flops": "FLOPs"}
@@ -114,24 +111,8 @@ def variant_table(plan: StudyPlan, prices: Sequence[Priced], said: str = "") -> 
 
 def changed_size(spec: Spec) -> str:
     """Where a profile or ``--set`` changes the networks or the images' size: that no paper's counts are about these."""
-    made = [*spec.profiled, *spec.sets]
-    others = [each for each in made if each.path[0] == "network" and each.path[:2] != ("network", "init")]
-    if any(each.path[0] == "data" for each in made) and _size(spec) != _size(replace(spec, profiled=(), sets=())):
-        others += [each for each in made if each.path[0] == "data"]
-    if not others:
-        return ""
-    layers = " and ".join(dict.fromkeys(each.layer for each in others))
-    return f"The paper's counts are not shown: {layers} changes what they are about."
-
-
-def _size(spec: Spec) -> tuple[Shape, int] | None:
-    """Of an image, and how many classes there are; ``None`` where the data can't be found."""
-    tree = apply(spec).tree
-    data = read_data(tree, Collector(tree))
-    try:
-        return shape_of(data, base=spec.folder, trusted_root=root_is_trusted(spec)) if data is not None else None
-    except UserError:
-        return None
+    layers = resized_by(spec)
+    return f"The paper's counts are not shown: {layers} changes what they are about." if layers else ""
 
 
 def _count_parts(metric: str, by_name: Mapping[str, Priced]) -> list[Part]:
@@ -155,7 +136,7 @@ def _count_parts(metric: str, by_name: Mapping[str, Priced]) -> list[Part]:
 def _claim_parts(claim: PaperClaim, plan: StudyPlan) -> list[Part]:
     metric = claim.metric
     several = sum(other.metric == metric for other in plan.paper) > 1
-    source = f"{claim.title}{f' Table {claim.table}' if claim.table is not None else ''}"
+    source = f"{claim.title}{f' {place_of(claim.table)}' if claim.table is not None else ''}"
     what = f"{NAMES[metric]} in {source}"
 
     def published(each: Priced) -> Cell:

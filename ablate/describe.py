@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablate import stats
+from ablate.analysis.widths import Until
 from ablate.block import Block, BlockType, registry
 from ablate.certify import Certificate
 from ablate.costing import Cost, cost_of
 from ablate.design import StudyPlan, Variant
+from ablate.design.matching import off_by
 from ablate.errors import did_you_mean, listed
 from ablate.prepare import Prepared
 from ablate.progress import duration
+from ablate.report.seeding import rule_text
 from ablate.report.tables import Cell, Column, Table
 from ablate.resolving import Resolved
 
@@ -99,9 +102,14 @@ def _plan_row(prepared: Prepared, variant: Variant, seconds: Mapping[str, float]
         _number(own_trials),
         _text(duration(seconds[variant.name]) if variant.name in seconds else ""),
         _text(_gradients(certificate)),
-        _text(f"{certificate.shared['equal']}/{certificate.shared['shared']}" if certificate.shared else ""),
+        _text(_starting_equal(certificate.shared)),
         _verdict(certificate, variant),
     )
+
+
+def _starting_equal(shared: Mapping[str, Any] | None) -> str:
+    """Parameters and buffers that start as the baseline's, of those that it has in the same shape."""
+    return f"{shared['equal']}/{shared['shared'] - shared.get('of_another_shape', 0)}" if shared else ""
 
 
 def _gradients(certificate: Certificate) -> str:
@@ -157,19 +165,38 @@ def _plan_notes(prepared: Prepared, seconds: Mapping[str, float] | None) -> tupl
         notes += [f"{name}: {' '.join(certificate.protocol)}" for name, certificate in prepared.certificates.items()]
     notes.append(
         "nodes +/−/≠: added, removed, changed against the baseline. gradients: trainable parameters that receive one, "
-        "with all parameters random. shared equal: parameters and buffers that start bit-equal to the baseline's."
+        "with all parameters random. shared equal: parameters and buffers that start bit-equal to the baseline's, of "
+        "those that it has in the same shape."
     )
+    notes += _controls(prepared.plan)
     notes += _tuning(prepared.plan)
+    notes += _seeds(prepared)
     notes.append(_power(prepared))
     notes.append(numerics(prepared.plan, prepared.settled))
     if seconds is not None:
         total = sum(value * len(prepared.plan.seeds) for value in seconds.values())
         at_once = prepared.settled.placement.concurrent
+        most = len(prepared.plan.possible_seeds) / len(prepared.plan.seeds)
+        longest = f"; with the most seeds about {duration(total * most / at_once)}" if most > 1 else ""
         notes.append(
             f"Estimated time: {duration(total)} of training in {len(prepared.trials)} trials; about "
-            f"{duration(total / at_once)} with {at_once} at once (from a few timed steps of each variant)."
+            f"{duration(total / at_once)} with {at_once} at once{longest} (from a few timed steps of each variant)."
         )
     return tuple(notes)
+
+
+def _seeds(prepared: Prepared) -> list[str]:
+    """By which rule seeds are added, and how many trials that may come to."""
+    plan = prepared.plan
+    until = Until.of(plan.tree)
+    if until is None:
+        return []
+    rule = rule_text(until, compared=any(variant.baseline for variant in plan.variants))
+    first, most = (
+        f"{len(plan.distinct) * len(seeds):,} trials of {len(seeds)} seeds"
+        for seeds in (plan.seeds, plan.possible_seeds)
+    )
+    return [f"{rule}. That is {first} to begin with, and at most {most}."]
 
 
 def numerics(plan: StudyPlan, settled: Resolved) -> str:
@@ -180,6 +207,23 @@ def numerics(plan: StudyPlan, settled: Resolved) -> str:
     compiling = "compiled" if profile.compile else "not compiled"
     why = f" ({settled.compiling.why})" if settled.compiling.why else ""
     return f"Trained in {precisions} on {profile.device}. {settled.placement.text}. {compiling.capitalize()}{why}."
+
+
+def _controls(plan: StudyPlan) -> list[str]:
+    """Which variants are set beside a baseline that is as expensive, and which need none."""
+    words = {"flops": "FLOPs", "params": "parameters"}
+    notes = []
+    for variant in plan.variants:
+        if control := variant.control:
+            notes.append(
+                f"{variant.name}: a control, '{variant.baseline}' with {control.by} = {control.value}: "
+                f"{control.reached:,} {words[control.match]} for the {control.wanted:,} of '{control.of}' "
+                f"({off_by(control.reached, control.wanted)})"
+            )
+    for near in plan.near:
+        within = f"within {100 * near.tolerance:g}% of those of '{near.baseline}'"
+        notes.append(f"{near.variant}: no control: its {words[near.match]} are {within}")
+    return notes
 
 
 def _tuning(plan: StudyPlan) -> list[str]:
@@ -196,7 +240,13 @@ def _tuning(plan: StudyPlan) -> list[str]:
 
 
 def _power(prepared: Prepared) -> str:
-    seeds = len(prepared.plan.seeds)
+    plan = prepared.plan
+    if len(plan.possible_seeds) > len(plan.seeds):
+        return " With the most, ".join(_power_of(prepared, len(seeds)) for seeds in (plan.seeds, plan.possible_seeds))
+    return _power_of(prepared, len(plan.seeds))
+
+
+def _power_of(prepared: Prepared, seeds: int) -> str:
     compared = sum(1 for variant in prepared.plan.distinct if variant.baseline)
     if seeds < 2:
         return "One seed: no interval, and no difference can be told from noise."

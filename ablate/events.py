@@ -161,6 +161,17 @@ class SpecChanged(_Any):
     changed: list[str]
 
 
+class Seeds(_Any):
+    """All seeds so far have been trained, and ``seeds: auto`` was asked whether there are enough."""
+
+    event: Literal["seeds"]
+    seeds: int
+    """How many there are."""
+    more: int
+    """How many are added now."""
+    message: str
+
+
 class Over(_Any):
     """The sweep is over. What still ran is interrupted, and goes on from its checkpoint another time."""
 
@@ -179,6 +190,7 @@ KINDS: dict[str, type[Any]] = {
     "again": Again,
     "node": Node,
     "spec": SpecChanged,
+    "seeds": Seeds,
     "over": Over,
 }
 

@@ -38,6 +38,10 @@ class Explanation:
     """Where a size was rounded or clamped: what was, and at which nodes."""
     duplicate_of: str | None = None
     duplicates: list[str] = field(default_factory=list)
+    control: dict[str, Any] | None = None
+    """Of a control: of which variant, and how its cost was matched."""
+    controls: list[str] = field(default_factory=list)
+    """The controls of this variant."""
     frozen: list[str] = field(default_factory=list)
     certificate: dict[str, Any] | None = None
 
@@ -65,6 +69,8 @@ def explain(plan: StudyPlan, variant: Variant, certificate: Certificate | None =
         effective=_effective(variant.network.graph),
         duplicate_of=variant.duplicate_of,
         duplicates=[each.name for each in plan.variants if each.duplicate_of == variant.name],
+        control=asdict(variant.control) if variant.control else None,
+        controls=[each.name for each in plan.variants if each.control and each.control.of == variant.name],
         frozen=list(variant.trainable.frozen),
         certificate=certificate.as_dict() if certificate else None,
     )
@@ -77,6 +83,9 @@ def _asked(plan: StudyPlan, variant: Variant) -> list[dict[str, Any]]:
         (factor, name, by_layer[f"{factor}={name}"].assignments if f"{factor}={name}" in by_layer else ())
         for factor, name in variant.levels.items()
     ]
+    if variant.control:
+        solved = tuple(a for level in variant.patched if level.factor == variant.control.by for a in level.assignments)
+        groups.append((f"{variant.control.match} of {variant.control.of}", None, solved))
     if plan.spec.profiled:
         groups.append((f"--profile {plan.spec.profile}", None, plan.spec.profiled))
     if plan.spec.sets:

@@ -9,7 +9,17 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, fie
 from ablate.recipe import Section, TrainSpec
 from ablate.units import DURATION, SIZE, duration, size
 
-__all__ = ["AblationSpec", "ExecutionSpec", "PaperClaim", "ReportSpec", "Section", "TrainSpec", "TuneSpec"]
+__all__ = [
+    "AblationSpec",
+    "ControlSpec",
+    "ExecutionSpec",
+    "PaperClaim",
+    "ReportSpec",
+    "Section",
+    "TrainSpec",
+    "TuneSpec",
+    "UntilSpec",
+]
 
 REPORT_COLUMNS = (
     "params",
@@ -17,6 +27,7 @@ REPORT_COLUMNS = (
     "seconds",
     *(f"{split}.{metric}" for split in ("train", "val", "test") for metric in ("loss", "accuracy", "error")),
 )
+MOST_SEEDS = 1_000
 
 
 Threads = Annotated[int, Field(ge=1, le=1024)]
@@ -133,8 +144,16 @@ class ExecutionSpec(Section):
 
 
 class ReportSpec(Section):
-    """What the table shows."""
+    """What the table shows, and how variants are compared: stated before there are data."""
 
+    metric: Literal[REPORT_COLUMNS] | None = Field(  # type: ignore[valid-type]
+        None,
+        description="what variants are compared by; without it the first accuracy or error of the columns",
+    )
+    interval: Literal["t", "bootstrap"] = Field(
+        "t",
+        description="95% intervals over seeds: Student's t; or bootstrap (BCa), for ten seeds or more",
+    )
     columns: list[Literal[REPORT_COLUMNS]] = Field(  # type: ignore[valid-type]
         ["params", "flops", "val.accuracy", "test.accuracy"], min_length=1, description="columns of the table"
     )
@@ -146,7 +165,13 @@ class PaperClaim(Section):
     title: str = Field(min_length=1, max_length=200, description="the paper")
     table: int | str | None = Field(None, description="table or figure of the paper")
     metric: Literal[REPORT_COLUMNS] = Field(description="what the values are")  # type: ignore[valid-type]
-    values: dict[str, float] = Field(min_length=1, description="variant → published value")
+    values: dict[str, float] = Field({}, description="variant → published value")
+    plus_minus: dict[str, float] = Field(
+        {}, description="variant → the paper's own ± of it, such as a standard deviation over its runs"
+    )
+    order: list[list[str]] = Field(
+        [], description="rankings of variants that the paper gives without numbers, the highest of the metric first"
+    )
     printed_to: float | None = Field(
         None, gt=0, description="what a unit of the last printed digit is worth: 1.0e+5 for 28.0 M (params, flops)"
     )
@@ -156,6 +181,48 @@ class PaperClaim(Section):
     )
 
 
+class UntilSpec(Section):
+    """Until when seeds are added, for ``seeds: auto``."""
+
+    metric: Literal[tuple(name for name in REPORT_COLUMNS if "." in name)] = Field(  # type: ignore[valid-type]
+        description="whose 95% intervals are looked at: of every difference to the baseline; without one, of every mean"
+    )
+    half_width: float = Field(
+        gt=0, allow_inf_nan=False, description="± how much they may be, in the metric's unit: points of accuracy"
+    )
+    first: int = Field(5, ge=2, le=MOST_SEEDS, description="seeds before the first look at the intervals")
+    add: int = Field(2, ge=1, le=MOST_SEEDS, description="seeds that are added while an interval is wider")
+    most: int = Field(
+        20,
+        ge=2,
+        le=MOST_SEEDS,
+        validate_default=True,
+        description="seeds after which none is added, however wide it is",
+    )
+
+    @field_validator("most")
+    @classmethod
+    def _is_no_less_than_the_first(cls, most: int, info: ValidationInfo) -> int:
+        first = info.data.get("first", 2)
+        if most < first:
+            raise ValueError(
+                f"at most {most} seeds are fewer than the first {first}; at least {first}, or a lower first"
+            )
+        return most
+
+
+class ControlSpec(Section):
+    """For each variant a baseline that is as expensive as it is."""
+
+    match: Literal["params", "flops"] = Field(description="what it is to have as many of as the variant")
+    by: str = Field(
+        min_length=1,
+        max_length=200,
+        description="the parameter that is solved for: network.params.k, a width multiplier",
+    )
+    tolerance: float = Field(0.01, gt=0, lt=1, description="how far off it may be, as a share of the variant's")
+
+
 LevelName = str | bool | int | float
 Design = Literal["grid", "one_at_a_time", "leave_one_out", "add_one_in", "ladder", "variants"]
 
@@ -163,7 +230,10 @@ Design = Literal["grid", "one_at_a_time", "leave_one_out", "add_one_in", "ladder
 class AblationSpec(Section):
     """What varies, and over which seeds."""
 
-    seeds: int | list[int] = Field(description="how many (0, 1, …), or which")
+    seeds: Literal["auto"] | int | list[int] = Field(
+        description="how many (0, 1, …), or which; auto: some more until the intervals are as narrow as `until` says"
+    )
+    until: UntilSpec | None = Field(None, description="when seeds suffice (seeds: auto)")
     design: Design = Field("grid", description="how levels, or components, become variants")
     baseline: str | dict[str, LevelName] | None = Field(
         None, description="what the others are compared with: a variant's name, or levels (a partial baseline)"
@@ -182,6 +252,9 @@ class AblationSpec(Section):
         None, description="component → the patch that removes it (leave_one_out) or adds it (add_one_in, ladder)"
     )
     variants: dict[str, dict[str, Any]] | None = Field(None, description="variant → patch (variants)")
+    controls: list[ControlSpec] | None = Field(
+        None, min_length=1, description="for each variant its baseline, widened or narrowed until it costs as much"
+    )
 
 
 class TuneSpec(Section):

@@ -22,6 +22,17 @@ def _clean_character(character: str) -> str:
     return "\ufffd" if unicodedata.category(character) in ("Cc", "Cf", "Cs") else character
 
 
+def flow(value: Any) -> str:
+    """As one writes it in a line of YAML; null is ``none``."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def short_names(paths: Sequence[str]) -> list[str]:
     """The last parts of dotted paths, as many as tell them apart."""
     parts = [path.split(".") for path in paths]

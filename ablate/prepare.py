@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ablate.certify import Certificate, Certifier, failed
 from ablate.data.dataset import DataSpec, ImageData
 from ablate.data.dataset import load as load_data
-from ablate.design import StudyPlan, Variant, root_is_trusted, trial_hash
-from ablate.errors import Problem, UserError
+from ablate.design import StudyPlan, Variant, budget_set, more_seeds, resized_by, root_is_trusted, trial_hash
+from ablate.diagram import Drawing, drawing_of, fold, kinds_of, svg
+from ablate.errors import Problem, UserError, listed
 from ablate.numerics import Numerics, process_settings
 from ablate.placing import available_cpus
 from ablate.resolving import Resolved, on_this_machine, resolved
-from ablate.store import Study, study_folder
+from ablate.store import Study, seeds_of, study_folder
 from ablate.train import Trial, time_steps, trial_of
 
 PACKAGES = ("ablate-harness", "torch", "torchvision", "ray", "numpy", "pydantic", "fvcore")
+MOST_DIAGRAMS = 60
+"""Of more no page is legible."""
 
 
 @dataclass
@@ -79,6 +83,8 @@ def prepare(
     (default: as the spec says), ``measure`` whether training steps are timed to find how trials are placed best.
     """
     folder = folder_of(plan, folder)
+    if plan.most_seeds:  # those that the study has come to
+        plan = replace(plan, seeds=more_seeds(seeds_of(folder), len(plan.seeds)))
     data: dict[str, ImageData] = {}
     data_of = loader(plan, data)
     settled = resolved(plan, data_of, folder=folder, concurrent=concurrent, measure=measure)
@@ -93,6 +99,13 @@ def prepare(
     prepared = Prepared(plan, settled, folder, data, certificates, [], at_once=at_once)
     _list_trials(prepared, data_of)
     return prepared
+
+
+def with_seeds(prepared: Prepared, seeds: list[int]) -> Prepared:
+    """The same with the trials of these seeds: data, numerics and certificates stay as they are."""
+    grown = replace(prepared, plan=replace(prepared.plan, seeds=seeds), trials=[], hashes={})
+    _list_trials(grown, loader(grown.plan, grown.data))
+    return grown
 
 
 def certificate_of(plan: StudyPlan, name: str) -> Certificate:
@@ -143,7 +156,9 @@ def _list_trials(prepared: Prepared, data_of: Callable[[DataSpec], ImageData]) -
 
 
 def variant_records(prepared: Prepared) -> list[dict[str, Any]]:
-    """The rows of ``certificates.json``."""
+    """The rows of ``certificates.json``, with what makes their numbers others than those that a paper is about."""
+    changes = {"resized_by": resized_by(prepared.plan.spec), "budget_set": budget_set(prepared.plan.spec)}
+    changed = {key: value for key, value in changes.items() if value} if prepared.plan.paper else {}
     return [
         variant_record(
             variant,
@@ -152,6 +167,7 @@ def variant_records(prepared: Prepared) -> list[dict[str, Any]]:
             prepared.data_of(variant.name).description,
             prepared.numerics,
         )
+        | changed
         for variant in prepared.plan.variants
     ]
 
@@ -164,6 +180,7 @@ def variant_record(
     return {
         "name": variant.name,
         "levels": {factor: None if factor in idle else level for factor, level in variant.levels.items()},
+        "patch": [[each.dotted, each.value] for level in variant.patched for each in level.assignments],
         "baseline": variant.baseline,
         "identity": variant.identity,
         "duplicate_of": variant.duplicate_of,
@@ -173,7 +190,7 @@ def variant_record(
         "data": data,
         "epochs": variant.train.epochs,
         "precision": numerics.stated(variant.train.precision),
-    }
+    } | ({"control": asdict(variant.control)} if variant.control else {})
 
 
 def environment() -> dict[str, Any]:
@@ -218,7 +235,27 @@ def create_study(prepared: Prepared) -> Study:
     if prepared.plan.tree.get("tune") and untuned:
         raise ValueError(f"variants are to be tuned first (tuning.tuned): {', '.join(untuned)}")
     spec = {**prepared.plan.tree, "numerics": prepared.numerics.as_dict()}
-    return Study.create(prepared.folder, spec, variant_records(prepared), environment())
+    return Study.create(
+        prepared.folder, spec, variant_records(prepared), environment(), diagrams_of(prepared.plan.variants)
+    )
+
+
+def diagrams_of(variants: Iterable[Variant]) -> dict[str, str]:
+    """Pictures of the first ``MOST_DIAGRAMS`` distinct networks as SVG, by fingerprint, titled by who has them."""
+    names: dict[str, list[str]] = {}
+    graphs: dict[str, Variant] = {}
+    for variant in variants:
+        fingerprint = variant.network.graph.fingerprint
+        graphs.setdefault(fingerprint, variant)
+        names.setdefault(fingerprint, []).append(variant.name)
+    return {
+        fingerprint: svg(fold(_drawn(variant, listed(names[fingerprint], 3)), unchanged=False))
+        for fingerprint, variant in islice(graphs.items(), MOST_DIAGRAMS)
+    }
+
+
+def _drawn(variant: Variant, title: str) -> Drawing:
+    return drawing_of(variant.network.graph, title, kinds_of(variant.network.written))
 
 
 def timed_seconds(prepared: Prepared, steps: int = 3) -> dict[str, float]:

@@ -252,6 +252,8 @@ def sentence(event: Event) -> tuple[str, str] | None:
             return "node", f"{_text(event, 'name')} {_text(event, 'change')}" + (f": {why}" if why else "")
         case {"event": "spec", "changed": list(paths)}:
             return "spec", f"the study goes on with other {_reason(', '.join(map(str, paths)))}"
+        case {"event": "seeds", "message": str(message)}:
+            return "seeds", clean(message)
         case {"event": "over", "why": str(why)} if why != "done":
             return "over", f"{_reason(why)}: {_reason(event.get('message'))}"
         case {"event": "over", "message": str(message)} if message:

@@ -60,3 +60,17 @@ def _with_prefix(value: float) -> str:
 
 def is_rate(name: str) -> bool:
     return name.rpartition(".")[2] in ("accuracy", "error")
+
+
+def less_is_better(name: str) -> bool:
+    """Whether a smaller value of this metric or cost is the better one."""
+    return name.rpartition(".")[2] in (
+        "error",
+        "loss",
+        "params",
+        "flops",
+        "activations",
+        "latency",
+        "memory",
+        "seconds",
+    )

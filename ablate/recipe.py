@@ -143,7 +143,7 @@ def _epoch_or_share(value: Any, as_epoch: ValidatorFunctionWrapHandler) -> int |
     """An epoch; or a share of the epochs, above 0 and below 1, as a number or as ``91/182``."""
     share = None
     if isinstance(value, float) and not value.is_integer():
-        share = Fraction(value)
+        share = Fraction(str(value))  # 0.3 as it is written, and not the float that is nearest to it
     elif isinstance(value, str) and (parts := re.fullmatch(SHARE, value)):
         share = Fraction(int(parts[1]), int(parts[2]))
     if share is None:
@@ -300,9 +300,13 @@ class Ema(Section):
 
 
 class Evaluate(Section):
-    """When the val split is evaluated, besides after the last epoch."""
+    """When the val split is evaluated, besides after the last epoch, and whether the test split is, too."""
 
+    later = frozenset({"test"})
     every: int = Field(ge=1, le=100_000, description="epochs from one evaluation to the next")
+    test: bool = Field(
+        False, description="read the test split as well, for its curve; each reading is counted, and decides nothing"
+    )
 
 
 class Group(Section):
@@ -389,6 +393,12 @@ class TrainSpec(Section):
         if self.evaluate is not None:
             return self.evaluate.every
         return 1 if self.early_stopping is not None or self.select == "best" else None
+
+    @property
+    def evaluates_test(self) -> bool:
+        """Whether evaluations read the test split: where it stops the training, or its curve is asked for."""
+        stops = self.early_stopping is not None and self.early_stopping.monitor.startswith("test.")
+        return stops or (self.evaluate is not None and self.evaluate.test)
 
     @property
     def evaluations(self) -> int:

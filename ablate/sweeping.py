@@ -1,4 +1,4 @@
-"""From a prepared plan to a finished study: train what the store lacks, here or through Ray Tune.
+"""From a prepared plan to a finished study: train what the store lacks, here or through Ray Tune, and seeds as asked.
 
 The store is the truth: a sweep that was killed is started again by the same call and trains only what has no result,
 each trial from its last checkpoint. What another study has trained is taken from the cache.
@@ -9,19 +9,25 @@ from __future__ import annotations
 import os
 import platform
 from collections import Counter
+from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Literal
 
+from ablate.analysis.arms import arms_of
+from ablate.analysis.widths import Until, look
 from ablate.beforehand import RayBeforehand
 from ablate.cache import Cache
 from ablate.code import code_digest
+from ablate.design import more_seeds
 from ablate.driving import Driver, Listed, Policy
 from ablate.errors import UserError
 from ablate.events import Event
 from ablate.execute import Work, ended_by_sigterm, run_here
 from ablate.grammar import ExecutionSpec
 from ablate.outcomes import FAILED, repeated
-from ablate.prepare import Prepared, create_study, loader
+from ablate.prepare import Prepared, create_study, loader, variant_records, with_seeds
 from ablate.progress import Progress
+from ablate.report.seeding import look_text
 from ablate.store import Study
 from ablate.train import Trial
 
@@ -43,12 +49,44 @@ def sweep(
     other studies, which are taken from it and given to it. With Ray, it is the session that this process is in, or that
     is started ``beforehand``, else one of its own.
 
+    Where the spec has ``seeds: auto``, the variants are trained over more seeds for as long as its rule asks for them
+    and ``execution.budget`` lasts.
+
     ``UserError``: the study is in use, or nothing can go on (a full disk); ``KeyboardInterrupt``: it was interrupted.
     """
     study = create_study(prepared)
     progress = progress or Progress()
-    policy = policy_of(prepared.plan.execution)
+    rounds = _Rounds(study, executor, progress, cache, beforehand)
+    policy, began = policy_of(prepared.plan.execution), monotonic()
     with study.hold():
+        try:
+            driver = rounds.train(prepared, policy, retry_failed=retry_failed)
+            while more := _seeds_to_add(study, prepared, driver, _left(policy, monotonic() - began)):
+                prepared = with_seeds(prepared, more)
+                study.grow(variant_records(prepared))
+                # what has failed again in this call is not worth a third time
+                driver = rounds.train(prepared, _left(policy, monotonic() - began), retry_failed=False)
+        finally:
+            progress.close()
+    if driver.problems:
+        raise UserError(driver.problems)
+    if driver.stopping == "interrupted":
+        raise KeyboardInterrupt
+    return study
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """The trials of all seeds so far, trained; again with each seed that is added."""
+
+    study: Study
+    executor: ExecutorName
+    progress: Progress
+    cache: Cache | None
+    beforehand: RayBeforehand | None
+
+    def train(self, prepared: Prepared, policy: Policy, *, retry_failed: bool) -> Driver:
+        study, cache = self.study, self.cache
         trials = {trial.hash: trial for trial in prepared.trials}
         results = study.results(trials)
         missing = [
@@ -62,19 +100,13 @@ def sweep(
         still_missing = {trial.hash for trial in missing}
         _put_readings_on_record(study, {hash: trials[hash] for hash in trials.keys() - still_missing})
         kept = [results[hash] for hash in trials.keys() - taken - still_missing]
-
-        def tell(event: Event) -> None:
-            progress.tell(event)
-            if cache and event["event"] == "ended" and event["status"] == "finished":
-                cache.give(study, event["trial"])
-
         listed = [Listed(trial.hash, trial.variant, trial.seed, trial.train.epochs) for trial in missing]
-        driver = Driver(listed, study, tell, policy)
+        driver = Driver(listed, study, self._tell, policy)
         driver.tell(
             "sweep",
             pid=os.getpid(),
             host=platform.node(),
-            executor=executor,
+            executor=self.executor,
             trials=len(trials),
             kept=len(kept),
             kept_failed=sum(result["status"] in FAILED for result in kept),
@@ -84,7 +116,7 @@ def sweep(
         )
         try:
             if missing and not driver.over:
-                run(driver, _work(prepared, missing), executor, beforehand)
+                run(driver, _work(prepared, missing), self.executor, self.beforehand)
         except KeyboardInterrupt:
             driver.stop("interrupted")
         except BaseException:
@@ -92,12 +124,34 @@ def sweep(
             raise
         finally:
             driver.tell("over", why=driver.stopping or "done", message="; ".join(map(str, driver.problems)))
-            progress.close()
-    if driver.problems:
-        raise UserError(driver.problems)
-    if driver.stopping == "interrupted":
-        raise KeyboardInterrupt
-    return study
+        return driver
+
+    def _tell(self, event: Event) -> None:
+        self.progress.tell(event)
+        if self.cache and event["event"] == "ended" and event["status"] == "finished":
+            self.cache.give(self.study, event["trial"])
+
+
+def _seeds_to_add(study: Study, prepared: Prepared, driver: Driver, left: Policy) -> list[int]:
+    """All seeds of the next round, where the spec leaves their number open and its rule asks for more; else none.
+
+    ``driver`` is that of the last round, and tells what the rule sees.
+    """
+    until = Until.of(prepared.plan.tree)
+    if until is None or driver.stopping:
+        return []
+    seen = look(until, arms_of(study))
+    more = 0 if left.budget == 0 else seen.more
+    message = look_text(seen)
+    if seen.wide:
+        message += f"; {more} more" if more else "; execution.budget is over" if seen.more else "; none is added"
+    driver.tell("seeds", seeds=seen.seeds, more=more, message=message)
+    return more_seeds(prepared.plan.seeds, len(prepared.plan.seeds) + more) if more else []
+
+
+def _left(policy: Policy, spent: float) -> Policy:
+    """What is left of it after so many seconds."""
+    return policy if policy.budget is None else replace(policy, budget=max(0.0, policy.budget - spent))
 
 
 def _put_readings_on_record(study: Study, ended: dict[str, Trial]) -> None:

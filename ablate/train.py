@@ -240,11 +240,11 @@ class Run:
         return row | {"seconds": seconds, "images_per_second": len(self.data.train) / seconds}
 
     def _evaluated(self) -> dict[str, float]:
-        """Of the val split, and of the test split where the recipe lets that stop the training."""
+        """Of the val split, and of the test split where that stops the training, or its curve is asked for."""
         metrics: dict[str, float] = {}
         if self.val is not None:
             metrics |= self._evaluate(self.val).metrics("val")
-        if self.stopping is not None and self.stopping.spec.monitor.startswith("test."):
+        if self.test is not None and self.recipe.evaluates_test:
             metrics |= self._evaluate_test().metrics("test")
         return metrics
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ablate.design.combinations import AS_WRITTEN
 from ablate.design.levels import WITH, WITHOUT
+from ablate.design.matching import off_by
 from ablate.errors import listed
 from ablate.facts import Explanation
+from ablate.labels import flow
 from ablate.report.render import clean
 
 WIDTH = 100
@@ -25,6 +26,7 @@ def in_words(facts: Explanation) -> str:
     parts = [
         ("asked", _asked_lines(facts)),
         ("compared with", [_compared(facts)]),
+        ("control", _control_lines(facts)),
         ("difference", _difference_lines(facts)),
         ("insertions", [_insertion_line(each) for each in facts.insertions]),
         ("recipe", _recipe_lines(facts)),
@@ -79,6 +81,19 @@ def _compared(facts: Explanation) -> str:
     if others:
         return f"nothing: it is the baseline of {_names([repr(name) for name in others])}"
     return "nothing: the spec names no baseline"
+
+
+def _control_lines(facts: Explanation) -> list[str]:
+    control = facts.control
+    lines = [f"as expensive as this one: '{name}'" for name in facts.controls]
+    if control is not None:
+        by, reached, wanted = f"{control['by']} = {control['value']}", control["reached"], control["wanted"]
+        what = "FLOPs" if control["match"] == "flops" else "params"
+        lines.append(
+            f"of '{control['of']}', which has {wanted:,} {what}: with {by} this one has {reached:,} "
+            f"({off_by(reached, wanted)})"
+        )
+    return lines
 
 
 def _difference_lines(facts: Explanation) -> list[str]:
@@ -169,9 +184,12 @@ def _certificate_lines(facts: Explanation) -> list[str]:
     lines += _weights_lines(certificate["weights"])
     if certificate["shared"]:
         shared = certificate["shared"]
+        reshaped = shared.get("of_another_shape", 0)
+        both = "both have in one shape" if reshaped else "both have"
+        others = f"; {reshaped} more have another shape here" if reshaped else ""
         lines.append(
-            f"{shared['equal']} of {shared['shared']} parameters and buffers that both have start bit-equal to "
-            f"those of '{facts.baseline}'"
+            f"{shared['equal']} of {shared['shared'] - reshaped} parameters and buffers that {both} start bit-equal to "
+            f"those of '{facts.baseline}'{others}"
         )
         if loaded := shared.get("unequal_by_weights"):
             lines.append(f"unequal, since they were loaded here or there: {_names(loaded)}")
@@ -223,16 +241,5 @@ def _signed(value: int) -> str:
 
 
 def _value(value: Any) -> str:
-    text = _flow(value)
+    text = flow(value)
     return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def _flow(value: Any) -> str:
-    """As one writes it in a line of YAML."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    if value is None:
-        return "none"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

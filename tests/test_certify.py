@@ -687,6 +687,15 @@ def test_the_protocol_says_in_words_when_the_test_split_decides() -> None:
     assert "decides nothing" in honest
 
 
+def test_the_protocol_says_when_the_test_split_is_read_for_its_curve() -> None:
+    often = sentences(evaluate={"every": 1, "test": True})
+    assert "The test split is read after every epoch and once more after training: its curve is shown" in often
+    assert "and decides nothing" in often
+    seldom = sentences(epochs=4, evaluate={"every": 2, "test": True})
+    assert "read after every 2 epochs and the last and once more" in seldom
+    assert "read once, after training" in sentences(epochs=4, evaluate={"every": 2})
+
+
 def test_the_protocol_says_that_nothing_was_held_out() -> None:
     data = {key: value for key, value in DATA.items() if key != "val"}
     assert "There is no validation split." in certified(data=data).protocol

@@ -28,7 +28,7 @@ from tests.conftest import REPOSITORY
 
 GALLERY = REPOSITORY / "specs" / "gallery"
 STUDIES = [
-    *("aicnn_base", "aicnn_table3", "aicnn_table4"),
+    *("aicnn_table3", "aicnn_table4"),
     *("cbam_base", "cbam_channel", "cbam_order", "cbam_spatial"),
     *("cnntention_residual", "non_local", "train_attention_only"),
     *("senet_base", "senet_operators", "senet_placement", "senet_reduction", "senet_stages"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+import jsonschema
 import pytest
+from pydantic import TypeAdapter
 
 from ablate import recipe as grammar
 from ablate.design import StudyPlan, as_written, study_plan
@@ -125,3 +127,93 @@ def test_every_field_of_a_recipe_is_described() -> None:
         assert (kind.__doc__ or "").strip(), kind
         for name, field in kind.model_fields.items():
             assert field.description or name == "name", f"{kind.__name__}.{name}"
+
+
+# ---- milestones as shares of the epochs ----
+
+
+def stepped(*milestones: Any, epochs: int = 11, **more: Any) -> dict[str, Any]:
+    return {"epochs": epochs, "schedule": {"name": "multi_step", "milestones": list(milestones), **more}}
+
+
+@pytest.mark.parametrize(
+    ("shares", "epochs", "whole"),
+    [
+        (["91/182", "136/182"], 182, [91, 136]),
+        (["91/182", "136/182"], 12, [6, 9]),
+        ([0.5, 0.75], 200, [100, 150]),
+        (["45/182", 0.5, 9], 12, [3, 6, 9]),
+        (["1/182", "1/3"], 3, [1, 1]),  # never before the first epoch
+        ([0.3], 5, [2]),  # 1.5: to the even one, as Python rounds
+    ],
+)
+def test_a_share_of_the_epochs_is_the_nearest_epoch(shares: list[Any], epochs: int, whole: list[int]) -> None:
+    schedule = written(**stepped(*shares, epochs=epochs)).train.schedule
+    assert isinstance(schedule, grammar.MultiStep)
+    assert schedule.milestones == whole
+    assert all(type(milestone) is int for milestone in schedule.milestones)
+
+
+def test_a_share_is_the_variant_that_the_whole_epoch_is() -> None:
+    shares, whole = (written(**stepped(*given, epochs=20)) for given in (["5/10", 0.75], [10, 15]))
+    assert shares.identity == whole.identity
+    assert shares.train == whole.train
+    assert written(**stepped("5/10", 0.7, epochs=20)).identity != whole.identity
+
+
+@pytest.mark.parametrize("wrong", ["182/182", "0/182", "200/182", 1.5, -0.5])
+def test_a_share_lies_between_0_and_1(wrong: Any) -> None:
+    message = refused(**stepped(wrong))
+    assert f"{wrong} is no share of the epochs: above 0 and below 1, or a whole epoch" in message
+    assert "train.schedule.milestones.0" in message
+
+
+@pytest.mark.parametrize("wrong", [0, "half", "1 / 2", "1/0", "-1/2", True, "1/2/3"])
+def test_what_is_neither_a_share_nor_an_epoch_is_refused(wrong: Any) -> None:
+    assert "train.schedule.milestones.0" in refused(**stepped(wrong))
+
+
+def test_a_share_within_the_warm_up_is_refused_as_its_epoch_is() -> None:
+    message = refused(**stepped("2/11", warmup_epochs=3))
+    assert "train.schedule.milestones.0: epoch 2 lies in the warm-up of 3" in message
+
+
+def test_the_schema_takes_both_forms_of_a_share_and_no_other() -> None:
+    schema = TypeAdapter(grammar.Milestone).json_schema()
+    for sound in (1, 136, 0.5, "91/182"):
+        jsonschema.validate(sound, schema)
+    for wrong in (0, 1.5, 0.0, "91/0", "half", "91/182 ", True):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+
+
+# ---- what a profile and a level both remove ----
+
+STOPPING = {"early_stopping": {"monitor": "test.error", "patience": 3}}
+
+
+def with_profile(profile: dict[str, Any], variants: dict[str, Any], sets: Any = ()) -> StudyPlan:
+    ablation = {"seeds": 1, "design": "variants", "variants": variants}
+    tree = spec(None, **STOPPING) | {"ablation": ablation, "profiles": {"cpu": profile}}
+    return study_plan(load(tree, profile="cpu", sets=sets))
+
+
+BASE = {"base": {"train.early_stopping": None}, "wide": {"network.graph.stem.width": 11}}
+
+
+def test_a_level_may_remove_what_the_profile_has_removed() -> None:
+    plan = with_profile({"train.early_stopping": None}, BASE)
+    assert [variant.train.early_stopping for variant in plan.variants] == [None, None]
+    below = {"base": {"train.early_stopping": None}, "wide": {"network.graph.stem.width": 11}}
+    assert with_profile({"train.early_stopping": None}, below, ["train.epochs=2"]).variants[0].train.epochs == 2
+
+
+def test_a_removal_that_no_profile_has_made_must_act() -> None:
+    with pytest.raises(UserError, match=r"network\.graph\.steam: .*remove"):
+        with_profile({"train.early_stopping": None}, BASE | {"base": {"network.graph.steam": None}})
+
+
+def test_a_level_that_sets_what_the_profile_has_removed_must_act_too() -> None:
+    """Only a removal meets a removal: a change below what is gone changes nothing, and is an error."""
+    with pytest.raises(UserError, match="has no effect in any variant"):
+        with_profile({"train.early_stopping": None}, BASE | {"base": {"train.early_stopping.patience": 5}})

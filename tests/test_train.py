@@ -411,6 +411,15 @@ def test_every_reading_of_the_test_split_is_counted_when_it_stops_the_training(r
     assert all("test.error" in row for row in rows)
 
 
+def test_every_reading_of_the_test_split_for_its_curve_is_counted_and_changes_no_result(readings: list[str]) -> None:
+    outcome, rows = finished(trial(epochs=5, evaluate={"every": 2, "test": True}))
+    assert [int(row["epoch"]) for row in rows if "test.error" in row] == [2, 4, 5]
+    assert readings.count("test") == 3 + 1 == outcome.result["test_readings"]
+    without = finished(trial(epochs=5, evaluate={"every": 2}))[0]
+    assert_same_weights(without.weights, outcome.weights or {}, tolerance=0)
+    assert without.result["metrics"] == outcome.result["metrics"]
+
+
 def epochs_evaluated(readings: list[str], **recipe: Any) -> tuple[list[int], list[str]]:
     """The epochs whose row has val metrics, and the splits that were read, in order."""
     readings.clear()

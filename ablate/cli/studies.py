@@ -25,6 +25,7 @@ from ablate.cli.common import (
 )
 from ablate.cli.searched import print_findings
 from ablate.errors import Problem, UserError
+from ablate.labels import clean
 from ablate.outcomes import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -78,10 +79,21 @@ def add(commands: Commands) -> None:
     sweep.add_argument("--quiet", action="store_true", help="no progress on stderr")
     sweep.set_defaults(command=_sweep)
 
-    report = commands.add_parser("report", help="print a study's table and write it as Markdown, CSV and LaTeX")
+    report = commands.add_parser(
+        "report", help="print a study's table; write tables, figures and one page of all of it"
+    )
     report.add_argument("study", type=Path, metavar="STUDY", help="a study's folder, runs/NAME")
     report.add_argument("--format", choices=FORMATS, default="terminal")
     report.add_argument("--json", action="store_true", help="the table's values")
+    report.add_argument(
+        "--columns",
+        type=lambda text: text.split(","),
+        metavar="NAME,NAME",
+        help="the table's columns: costs, metrics and measures (default: the spec's report.columns)",
+    )
+    report.add_argument(
+        "--strict", action="store_true", help="fail where the trials contradict what the spec's papers claim"
+    )
     report.set_defaults(command=_report)
 
 
@@ -95,7 +107,8 @@ def _check(options: argparse.Namespace) -> int:
             continue
         duplicates = len(plan.variants) - len(plan.distinct)
         same = f" ({duplicates} the same as another)" if duplicates else ""
-        trials = len(plan.distinct) * len(plan.seeds)
+        counts = [len(plan.distinct) * len(seeds) for seeds in (plan.seeds, plan.possible_seeds)]
+        trials = " to ".join(map(str, dict.fromkeys(counts)))
         profiles = list(plan.spec.tree.get("profiles", {}))
         others = f"; profiles: {', '.join(profiles)}" if profiles else ""
         print(f"{path}: sound: {len(plan.variants)} variants{same}, {trials} trials{others}")
@@ -195,7 +208,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
         with session(options.address):
             return _swept(plan, folder, options)
-    if options.executor == "local" or _is_complete(folder):
+    if options.executor == "local" or _is_complete(folder, plan):
         return _swept(plan, folder, options)
     from ablate.beforehand import RayBeforehand
 
@@ -203,17 +216,21 @@ def _sweep(options: argparse.Namespace) -> int:
         return _swept(plan, folder, options, beforehand)
 
 
-def _is_complete(folder: Path) -> bool:
+def _is_complete(folder: Path, plan: StudyPlan) -> bool:
     """Whether nothing seems to be left to train, so that Ray need not be started for it."""
+    from ablate.analysis.arms import arms_of
+    from ablate.analysis.widths import Until, look
     from ablate.store import Study, is_study
 
     if not is_study(folder):
         return False
     try:
-        states = Study.open(folder).states()
+        study = Study.open(folder)
+        states = study.states()
     except UserError:  # a damaged record: the sweep writes it anew, or says why it can't
         return False
-    return all(state.status in DONE for state in states.values())
+    until = Until.of(plan.tree)
+    return all(state.status in DONE for state in states.values()) and not (until and look(until, arms_of(study)).more)
 
 
 def _swept(plan: StudyPlan, folder: Path, options: argparse.Namespace, beforehand: RayBeforehand | None = None) -> int:
@@ -237,7 +254,8 @@ def _swept(plan: StudyPlan, folder: Path, options: argparse.Namespace, beforehan
         beforehand=beforehand,
     )
     if not options.quiet:
-        print(f"{len(plan.variants)} variants, {len(plan.seeds)} seeds; settling and certifying", file=sys.stderr)
+        seeds = " to ".join(map(str, dict.fromkeys(map(len, (plan.seeds, plan.possible_seeds)))))
+        print(f"{len(plan.variants)} variants, {seeds} seeds; settling and certifying", file=sys.stderr)
     prepared = prepare(plan, folder=folder, concurrent=at_once)
     if not options.quiet:
         print(describe.numerics(prepared.plan, prepared.settled), file=sys.stderr)
@@ -252,11 +270,12 @@ def _swept(plan: StudyPlan, folder: Path, options: argparse.Namespace, beforehan
     return _reported(study, "terminal")
 
 
-def _reported(study: Study, format: str) -> int:
-    from ablate.report import ablation_table, write_report
+def _reported(study: Study, format: str, columns: list[str] | None = None) -> int:
+    from ablate.report import render, report_of, written
 
-    print_table(ablation_table(study), format)
-    written = write_report(study)
+    report = report_of(study, columns)
+    print(render(report.tables["table"], format), end="")
+    paths = written(report)
     hashes = {key for record in study.variants for key in record["trials"].values()}
     results = study.results(hashes)
     missing = len(hashes) - len(results)
@@ -265,9 +284,14 @@ def _reported(study: Study, format: str) -> int:
         print(f"damaged: {key}: {why}", file=sys.stderr)
     if missing or failed:
         print(f"{missing} trials missing, {failed} failed: ablate status {study.folder}", file=sys.stderr)
-    print(f"wrote {', '.join(str(path) for path in written)}", file=sys.stderr)
-    print(f"next: ablate report {study.folder}", file=sys.stderr)
+    print(f"wrote {paths[0].parent}/ ({len(paths)} files): {_kinds(paths)}", file=sys.stderr)
     return 1 if missing or failed else 0
+
+
+def _kinds(paths: list[Path]) -> str:
+    """``table.*, comparisons.*, report.html``: each name once."""
+    names = dict.fromkeys(path.name if path.suffix == ".html" else f"{path.name.partition('.')[0]}.*" for path in paths)
+    return ", ".join(names)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -275,10 +299,24 @@ def _report(options: argparse.Namespace) -> int:
 
     study = Study.open(options.study)
     if "search" in study.spec:
+        if options.columns:
+            raise UserError(Problem("--columns: the table of a search has its own", hint="leave it out"))
         return print_findings(study, options.format, json=options.json)
     if options.json:
         from ablate.report import ablation_table
 
-        print_json(values_of(ablation_table(study)))
-        return 0
-    return _reported(study, options.format)
+        print_json(values_of(ablation_table(study, options.columns)))
+        code = 0
+    else:
+        code = _reported(study, options.format, options.columns)
+    return max(code, _say_broken(study)) if options.strict else code
+
+
+def _say_broken(study: Study) -> int:
+    """Names on stderr each claim that the trials contradict; 1 where there is one."""
+    from ablate.report.claims import broken_claims
+
+    broken = broken_claims(study)
+    for claim in broken:
+        print(f"broken: {clean(claim)}", file=sys.stderr)
+    return 1 if broken else 0

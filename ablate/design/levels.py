@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ from ablate import yamlfile
 from ablate.collect import Collector
 from ablate.diagnose import shown
 from ablate.errors import Place, Problem
-from ablate.grammar import AblationSpec
-from ablate.spec import MOST_SEEDS, Assignment, level_path_problem, read_section, split_path
+from ablate.grammar import MOST_SEEDS, AblationSpec
+from ablate.spec import Assignment, level_path_problem, read_section, split_path
 
 WITH, WITHOUT = "with", "without"
 TAKES = {
@@ -50,7 +51,7 @@ class Level:
 def read_ablation(tree: yamlfile.Mapping, collector: Collector) -> AblationSpec | None:
     """The ``ablation`` section; the patches in it are read by ``read_factors``."""
     section = tree.get("ablation", {"seeds": 1})
-    if set(section) == {"seeds"}:  # nothing varies: one variant, the spec as written
+    if set(section) - {"until"} == {"seeds"}:  # nothing varies: one variant, the spec as written
         section = {**section, "design": "variants", "variants": {str(tree.get("name", "spec")): {}}}
     free = {key: section[key] for key in FREE if key in section}
     for key, value in free.items():
@@ -83,6 +84,16 @@ def _check_taken(ablation: AblationSpec, section: Mapping[str, Any], collector: 
 
 
 def read_seeds(ablation: AblationSpec, collector: Collector) -> list[int]:
+    """Those that the study begins with."""
+    if ablation.seeds == "auto":
+        if ablation.until is not None:
+            return more_seeds([], ablation.until.first)
+        hint = "ablation.until: {metric: val.accuracy, half_width: 0.5}"
+        collector.add(("ablation", "seeds"), "'auto' needs ablation.until: how narrow which intervals are to be", hint)
+        return []
+    if ablation.until is not None:
+        hint = "seeds: auto; or ablation.until: null, where another layer has it"
+        collector.add(("ablation", "until"), "unused: it is for seeds: auto, and here they are stated", hint)
     count = ablation.seeds if isinstance(ablation.seeds, int) else len(ablation.seeds)
     if not 1 <= count <= MOST_SEEDS:
         collector.add(("ablation", "seeds"), f"{shown(count)} seeds; from 1 to {MOST_SEEDS:,}", key=False)
@@ -93,6 +104,13 @@ def read_seeds(ablation: AblationSpec, collector: Collector) -> list[int]:
     elif min(seeds) < 0:
         collector.add(("ablation", "seeds"), "a seed is negative", "seeds count from 0", key=False)
     return seeds
+
+
+def more_seeds(seeds: Iterable[int], count: int) -> list[int]:
+    """These and, as far as they are fewer than ``count``, the smallest from 0 up that are not among them."""
+    known = list(seeds)
+    others = (seed for seed in itertools.count() if seed not in known)
+    return known + list(itertools.islice(others, max(0, count - len(known))))
 
 
 def read_factors(ablation: AblationSpec, collector: Collector) -> Factors:

@@ -1,6 +1,6 @@
 """The variants of a study: its combinations, each read, built and compared with the others.
 
-Order: zip → design → exclude (``combinations``) → build → merge duplicates.
+Order: zip → design → exclude (``combinations``) → build → merge duplicates → controls.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from ablate.data.dataset import DataSpec, shape_of
 from ablate.design.activity import check_activity, owner
 from ablate.design.combinations import AS_WRITTEN, Combination, Combined, combine
 from ablate.design.conflicts import check_paths
-from ablate.design.levels import Factors, Level, read_ablation, read_factors, read_seeds
+from ablate.design.controls import Near, add_controls, check_controls
+from ablate.design.levels import Factors, Level, more_seeds, read_ablation, read_factors, read_seeds
 from ablate.design.own_keys import own_key_problems, without_repeats
 from ablate.design.variant import Variant
 from ablate.diagnose import shown
 from ablate.errors import Problem, UserError, did_you_mean
-from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec
+from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec, UntilSpec
 from ablate.network import Network, Permission, check_parameters_used, read_network, with_weights
 from ablate.recipe import check_recipe
 from ablate.spec import Assignment, Spec, apply, read_data, read_paper, read_section, read_train
@@ -30,6 +31,8 @@ from ablate.trainable import resolve
 
 MOST_TRIALS = 100_000
 COUNTS = ("params", "flops")
+FEWEST_RESAMPLED = 10
+"""Seeds, as in ``stats``: over three a percentile bootstrap covers 75% of the time and not 95%."""
 
 
 @dataclass
@@ -47,6 +50,10 @@ class StudyPlan:
     design: str = "variants"
     expected: int | None = None
     """How many trials there will be, where they are not all listed: of a search."""
+    near: tuple[Near, ...] = ()
+    """The variants that need no control."""
+    most_seeds: int | None = None
+    """How many seeds there may come to be, where they are not all stated: with ``seeds: auto``."""
 
     def variant(self, name: str) -> Variant:
         for variant in self.variants:
@@ -55,6 +62,11 @@ class StudyPlan:
         raise UserError(
             Problem(f"no variant '{name}'", hint=did_you_mean(name, [variant.name for variant in self.variants]))
         )
+
+    @property
+    def possible_seeds(self) -> list[int]:
+        """The seeds, and those that may be added as the study goes."""
+        return more_seeds(self.seeds, self.most_seeds or 0)
 
     @property
     def distinct(self) -> list[Variant]:
@@ -96,7 +108,7 @@ def search_plan(spec: Spec, section: Mapping[str, Any], trials: int) -> StudyPla
     if not isinstance(tree.get("name"), str):
         collector.add(("name",), "missing: a study needs a name")
     execution = read_section(ExecutionSpec, tree.get("execution", {}), collector, ("execution",))
-    ablation = read_section(AblationSpec, {"seeds": _seeds_of(tree)}, collector, ("ablation",))
+    ablation = read_section(AblationSpec, _seeds_of(tree), collector, ("ablation",))
     seeds = read_seeds(ablation, collector) if ablation else []
     collector.raise_if_any()
     assert execution is not None
@@ -105,9 +117,11 @@ def search_plan(spec: Spec, section: Mapping[str, Any], trials: int) -> StudyPla
     return StudyPlan(spec, tree, [as_written(spec)], seeds[:1], execution, ReportSpec(), [], "search", trials)
 
 
-def _seeds_of(tree: yamlfile.Mapping) -> Any:
+def _seeds_of(tree: yamlfile.Mapping) -> dict[str, Any]:
+    """What ``ablation`` says of seeds."""
     section = tree.get("ablation")
-    return section.get("seeds", 1) if isinstance(section, dict) else 1
+    said = section if isinstance(section, dict) else {}
+    return {"seeds": 1} | {key: said[key] for key in ("seeds", "until") if key in said}
 
 
 def study_plan(spec: Spec) -> StudyPlan:
@@ -125,10 +139,11 @@ def study_plan(spec: Spec) -> StudyPlan:
     combined = combine(ablation, factors, collector) if ablation else Combined()
     if ablation:
         check_paths(ablation.design, factors, spec.sets, collector)
+        check_controls(ablation, factors, spec.sets, collector)
     seeds = read_seeds(ablation, collector) if ablation else []
-    trials = len(seeds) * len(combined.kept)
-    if trials > MOST_TRIALS:
-        collector.add(("ablation",), f"{trials:,} trials; at most {MOST_TRIALS:,}")
+    until = ablation.until if ablation else None
+    possible = more_seeds(seeds, until.most if until else 0)
+    _check_trials(len(possible) * len(combined.kept), collector)
     sound = written is not None and bool(combined.kept)
     wanted = combined.kept if sound else _once_each(combined, factors, ablation)
     variants = _variants(spec, wanted, collector, named=sound)
@@ -142,11 +157,36 @@ def study_plan(spec: Spec) -> StudyPlan:
         variant.baseline = combined.baselines.get(variant.name)
     _merge_duplicates(variants)
     _refuse_no_ops(variants, combined.kept, collector)
+    near = _controlled(spec, ablation, variants, collector)
+    _check_trials(len(possible) * len(variants), collector)
     _check_published(paper, variants, collector)
     _check_columns(report, variants, collector)
-    _check_seeds_of_weights(variants, seeds, collector)
+    _check_interval(report, len(seeds), collector)
+    _check_seeds_of_weights(variants, possible, collector)
+    if until is not None:
+        _check_until(until, variants, collector)
     collector.raise_if_any()
-    return StudyPlan(spec, tree, variants, seeds, execution, report, paper, ablation.design)
+    if until is not None:  # with its defaults, so that a study says by which rule its seeds came
+        tree["ablation"] = yamlfile.Mapping({**tree["ablation"], "until": until.model_dump()})
+    most = until.most if until else None
+    return StudyPlan(spec, tree, variants, seeds, execution, report, paper, ablation.design, near=near, most_seeds=most)
+
+
+def _check_trials(count: int, collector: Collector) -> None:
+    if count > MOST_TRIALS:
+        collector.add(("ablation",), f"{count:,} trials; at most {MOST_TRIALS:,}")
+
+
+def _controlled(spec: Spec, ablation: AblationSpec, variants: list[Variant], collector: Collector) -> tuple[Near, ...]:
+    """Adds the controls to the variants; those of them that need none."""
+
+    def made(baseline: Variant, name: str, level: Level, own: Collector) -> Variant | None:
+        return _variant(spec, name, (*baseline.patched, level), own, phases=ablation.design == "ladder")
+
+    controls, near = add_controls(ablation, variants, made, collector)
+    variants += controls
+    _merge_duplicates(variants)
+    return tuple(near)
 
 
 def _once_each(combined: Combined, factors: Factors, ablation: AblationSpec | None) -> list[Combination]:
@@ -172,6 +212,13 @@ def _check_published(paper: list[PaperClaim], variants: list[Variant], collector
         for name in claim.values:
             if name not in names:
                 collector.add(("paper", index, "values", name), f"no variant '{name}'", did_you_mean(name, names))
+        _check_order(claim, index, names, collector)
+        for name in claim.plus_minus:
+            if name not in claim.values:
+                message = f"nothing is published for '{name}'"
+                collector.add(("paper", index, "plus_minus", name), message, did_you_mean(name, claim.values))
+            elif not claim.plus_minus[name] > 0:
+                collector.add(("paper", index, "plus_minus", name), "a ± is above 0", "leave it out", key=False)
         for name in claim.not_reproducible:
             if name not in claim.values:
                 message = f"nothing is published for '{name}'"
@@ -182,6 +229,23 @@ def _check_published(paper: list[PaperClaim], variants: list[Variant], collector
                 collector.add(("paper", index, key), message, "metric: params, or flops")
         if claim.metric in COUNTS:
             _check_counts(claim, index, collector)
+
+
+def _check_order(claim: PaperClaim, index: int, names: list[str], collector: Collector) -> None:
+    """A claim is about something; a ranking is of two models at least, each once, by what is measured with an error."""
+    if not claim.values and not claim.order:
+        message = "says nothing: neither values nor an order of models"
+        collector.add(("paper", index), message, "values: {VARIANT: 90.96}, or order: [[HIGHER, LOWER]]", key=False)
+    if claim.order and claim.metric in COUNTS:
+        message = f"ranks models by '{claim.metric}', which no run changes"
+        collector.add(("paper", index, "order"), message, "values: the counts themselves")
+    for number, ranking in enumerate(claim.order):
+        path = ("paper", index, "order", number)
+        if len(ranking) < 2 or len({*ranking}) < len(ranking):
+            collector.add(path, f"[{', '.join(ranking)}] is no ranking of two variants or more, each once", key=False)
+        for name in ranking:
+            if name not in names:
+                collector.add(path, f"no variant '{name}'", did_you_mean(name, names), key=False)
 
 
 def _check_counts(claim: PaperClaim, index: int, collector: Collector) -> None:
@@ -206,6 +270,24 @@ def _check_columns(report: ReportSpec, variants: list[Variant], collector: Colle
         elif column.startswith("val.") and not has_val:
             message = f"'{column}' needs a validation split, and no variant has one"
             collector.add(("report", "columns", index), message, "add data.val", key=False)
+    if report.metric and report.metric.startswith("val.") and not has_val:
+        message = f"'{report.metric}' needs a validation split, and no variant has one"
+        collector.add(("report", "metric"), message, "add data.val", key=False)
+
+
+def _check_until(until: UntilSpec, variants: list[Variant], collector: Collector) -> None:
+    """A variant without the metric would never have an interval."""
+    without = [variant.name for variant in variants if variant.data.val is None]
+    if until.metric.startswith("val.") and without:
+        of = "" if len(without) == len(variants) else f", which variant '{without[0]}' has not"
+        message = f"'{until.metric}' needs a validation split{of}"
+        collector.add(("ablation", "until", "metric"), message, "add data.val", key=False)
+
+
+def _check_interval(report: ReportSpec, seeds: int, collector: Collector) -> None:
+    if report.interval == "bootstrap" and seeds < FEWEST_RESAMPLED:
+        message = f"a bootstrap over {seeds} seeds is far too narrow; at least {FEWEST_RESAMPLED} are needed"
+        collector.add(("report", "interval"), message, "interval: t, or more seeds", key=False)
 
 
 def _variants(spec: Spec, combinations: list[Combination], collector: Collector, *, named: bool) -> list[Variant]:
@@ -364,7 +446,7 @@ def _check_protocol(train: TrainSpec, data: DataSpec, collector: Collector) -> N
         collector.add(path, f"'{stopping.monitor}' needs a validation split", "add data.val", key=False)
     if data.val is None and data.limit is not None and data.limit.val is not None:
         collector.add(("data", "limit", "val"), "there is no val split to limit", "add data.val")
-    if train.evaluate is not None and data.val is None and (stopping is None or stopping.monitor.startswith("val.")):
+    if train.evaluate is not None and data.val is None and not train.evaluates_test:
         collector.add(("train", "evaluate"), "there is no val split to evaluate", "add data.val")
     if train.evaluate is not None and train.evaluate.every > train.epochs:
         message = f"{train.evaluate.every} epochs are more than the {train.epochs} that are trained"

@@ -27,6 +27,19 @@ IDENTITY_FORMAT = 1
 """Raised when the meaning of an identity changes, so that no stored result is taken for another."""
 
 
+@dataclass(frozen=True)
+class Control:
+    """What a control was solved for: which variant's cost, by which parameter, and what came of it."""
+
+    of: str
+    match: str
+    """``params`` or ``flops``."""
+    by: str
+    value: int | float
+    wanted: int
+    reached: int
+
+
 @dataclass
 class Variant:
     """One network with one training recipe."""
@@ -48,6 +61,8 @@ class Variant:
     baseline: str | None = None
     """The variant that this one is compared with; ``None`` for a baseline and where there is none."""
     duplicate_of: str | None = None
+    control: Control | None = None
+    """Of a baseline that was made as expensive as a variant: which, and how."""
     trainable: Trainable = field(default_factory=Trainable)
     tuning: Mapping[str, Any] | None = None
     """How its recipe was tuned, if it was: ``space``, ``objective``, ``trained``, ``values`` and more."""

@@ -7,6 +7,8 @@ them; in the SVG they stay text, in DejaVu Sans or what the viewer has instead.
 from __future__ import annotations
 
 import io
+import math
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from ablate.labels import clean
 from ablate.quantities import PREFIXES, unit_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
@@ -25,6 +28,7 @@ WIDTH = 6.75
 DPI = 200
 BLUE, VERMILION, GREY, BLACK = "#0072B2", "#D55E00", "#8c8c8c", "#222222"
 """Of Okabe and Ito's palette, which the colour-blind tell apart; marks and hatches say the same."""
+GREY_TEXT = "#555555"
 LONGEST = 22
 """Characters of a label on an axis."""
 _STYLE: dict[str, Any] = {
@@ -68,27 +72,78 @@ def draw(title: str, act: Callable[[Figure], None]) -> Images:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the viewer of an SVG may have it
         figure = Figure(figsize=(WIDTH, WIDTH / 2), layout="constrained")
         act(figure)
-        # laid out once, and not again for each format
-        layout = figure.get_layout_engine()
-        assert layout is not None
-        layout.execute(figure)
-        figure.set_layout_engine("none")
+        settle(figure)
         return Images(
             _saved(figure, "svg", {"Date": None, "Creator": None, "Title": clean(title)}),
             _saved(figure, "png", {"Software": None}),
         )
 
 
+def settle(figure: Figure) -> None:
+    """Lay it out: once, and not again for each format. What is placed by where things are comes after this."""
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")
+
+
+def panels(figure: Figure, count: int, across: int, height: float, *, sharey: bool = False) -> list[Axes]:
+    """So many axes, ``across`` of them beside each other, ``height`` inches each; a single one is not so wide."""
+    across = min(count, across)
+    down = math.ceil(count / across)
+    figure.set_size_inches(WIDTH if across > 1 else 0.7 * WIDTH, down * height)
+    grid = figure.subplots(down, across, squeeze=False, sharey=sharey)
+    axes = list(grid.flat)
+    for empty in axes[count:]:
+        empty.set_axis_off()
+    return axes[:count]
+
+
+def points(axes: Axes, xs: Sequence[float], ys: Sequence[float], ids: Sequence[str] = (), **look: Any) -> None:
+    """Marks alone, as ``axes.plot`` draws them; each has its id in the SVG. Ids are of letters, digits and ``:.-``.
+
+    In one piece, since each artist takes a millisecond: ``_saved`` gives the ids to the pieces.
+    """
+    gid = f"{_MARKED}{' '.join(ids)}" if ids else None
+    axes.plot(xs, ys, **{"linestyle": "", "markeredgewidth": 0, **look}, gid=gid)
+
+
+_MARKED = "ids "
+
+
 def _saved(figure: Figure, format: str, metadata: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=format, metadata=metadata, dpi=DPI)
-    return buffer.getvalue()
+    return _with_ids(buffer.getvalue()) if format == "svg" else buffer.getvalue()
 
 
-def label(text: str) -> str:
+def _with_ids(svg: bytes) -> bytes:
+    """The ids of ``points`` at the marks, which follow each other in their order."""
+    first, *groups = svg.split(f'<g id="{_MARKED}'.encode())
+    found = [first]
+    for group in groups:
+        ids, _, rest = group.partition(b'">')
+        before, *marks = rest.split(b"<use ", len(ids.split()))
+        marked = [b'<use id="%b" %b' % pair for pair in zip(ids.split(), marks, strict=True)]
+        found.append(b"<g>" + before + b"".join(marked))
+    return b"".join(found)
+
+
+def label(text: str, longest: int = LONGEST) -> str:
     """One line that fits an axis."""
     text = clean(text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def row_labels(texts: Sequence[str], longest: int) -> list[str]:
+    """One line each, cut in its middle, since names of variants begin and end alike; never two that look the same."""
+    cleaned = [clean(text) for text in texts]
+    head = longest // 2
+    cut = [text if len(text) <= longest else f"{text[:head]}…{text[head + 1 - longest :]}" for text in cleaned]
+    return [
+        short if cut.count(short) == 1 else f"{short} ({cut[:index].count(short) + 1})"
+        for index, short in enumerate(cut)
+    ]
 
 
 def explain(figure: Figure) -> None:
@@ -97,7 +152,22 @@ def explain(figure: Figure) -> None:
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         found |= {text: handle for text, handle in zip(labels, handles, strict=True) if text not in found}
-    figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=len(found))
+    widest = max(map(len, found), default=0)
+    # a handle takes the room of some seven characters
+    columns = max(1, min(len(found), int(_characters(figure, 7) // (widest + 7))))
+    figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=columns)
+
+
+def note(figure: Figure, sentences: Sequence[str]) -> None:
+    """Beneath the panels, where there is anything to say."""
+    if sentences:
+        lines = textwrap.wrap(clean(" ".join(sentences)), int(_characters(figure, 6)))
+        figure.supxlabel("\n".join(lines), fontsize=6, color=GREY_TEXT, x=0.01, ha="left")
+
+
+def _characters(figure: Figure, size: float) -> float:
+    """How many of this size, in points, fit beside each other."""
+    return float(figure.get_figwidth()) * 72 / (0.54 * size)
 
 
 def name_axis(axis: Axis, metric: str, way: str = "") -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from ablate.figures.canvas import BLACK, BLUE, GREY, VERMILION, WIDTH, explain, label, name_axis
+from ablate.figures.canvas import BLACK, BLUE, GREY, VERMILION, explain, label, name_axis, panels, settle
+from ablate.figures.names import Direction, name_points
 from ablate.findings.curves import Front, History, Panel
 from ablate.findings.importance import Importance
 from ablate.labels import clean
@@ -16,14 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NEAR = 0.04
-"""Of the front's extent: nearer to each other than that, two numbers would be written over each other."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def history(figure: Figure, runs: Sequence[History]) -> None:
     """A panel for each objective: each trial by its number, and the best so far."""
-    for axes, run in zip(_panels(figure, len(runs), 2, 2.3), runs, strict=True):
+    for axes, run in zip(panels(figure, len(runs), 2, 2.3), runs, strict=True):
         axes.scatter(*_columns(run.finished), s=9, color=BLUE, alpha=0.6, linewidths=0, label="finished")
         if run.pruned:
             axes.scatter(
@@ -41,50 +40,33 @@ def history(figure: Figure, runs: Sequence[History]) -> None:
 
 def front(figure: Figure, pairs: Sequence[Front]) -> None:
     """A panel for each pair of objectives; the front as a staircase, with the trials' numbers."""
-    for axes, pair in zip(_panels(figure, len(pairs), 2, 2.9), pairs, strict=True):
+    each_axes = panels(figure, len(pairs), 2, 2.9)
+    for axes, pair in zip(each_axes, pairs, strict=True):
         axes.scatter(*_columns([each[1:] for each in pair.others]), s=9, color=GREY, alpha=0.7, linewidths=0)
         if pair.steps:
             axes.plot(*_columns(pair.steps), color=VERMILION, linewidth=1.0)
         axes.scatter(*_columns([each[1:] for each in pair.front]), s=16, marker="D", color=VERMILION, linewidths=0)
-        for name, x, y in _apart(pair.front):
-            _name_beyond(axes, name, (x, y), pair.ways)
         name_axis(axes.xaxis, pair.x, pair.ways[0])
         name_axis(axes.yaxis, pair.y, pair.ways[1])
-        axes.margins(0.08)
+        axes.margins(0.1)
         axes.grid()
+    settle(figure)
+    for axes, pair in zip(each_axes, pairs, strict=True):
+        others = [each[1:] for each in pair.others]
+        name_points(axes, pair.front, others, pair.steps, _beyond(pair.ways))
 
 
-def _apart(points: Sequence[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
-    """Those whose names are legible, the first of each heap."""
-    width, height = (max(values) - min(values) or 1.0 for values in _columns([each[1:] for each in points]))
-    kept: list[tuple[str, float, float]] = []
-    for name, x, y in points:
-        if all(abs(x - a) > NEAR * width or abs(y - b) > NEAR * height for _, a, b in kept):
-            kept.append((name, x, y))
-    return kept
-
-
-def _name_beyond(axes: Axes, name: str, at: tuple[float, float], ways: tuple[str, str]) -> None:
-    """On the side of the front where no trial is."""
-    left, below = ways[0] == "minimize", ways[1] == "minimize"
-    axes.annotate(
-        clean(name),
-        at,
-        xytext=(-3 if left else 3, -3 if below else 3),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        va="top" if below else "bottom",
-        fontsize=6,
-        color=BLACK,
-    )
+def _beyond(ways: tuple[str, str]) -> Direction:
+    """To the side of the front where no trial is."""
+    return -1 if ways[0] == "minimize" else 1, -1 if ways[1] == "minimize" else 1
 
 
 def slices(figure: Figure, rows: Sequence[Sequence[Panel]], names: Mapping[str, str], best: Collection[str]) -> None:
     """A panel for each path and objective; the best trials, or those on the front, stand out."""
     objectives = len(rows[0])
     across = objectives if objectives > 1 else 3
-    panels = [panel for row in rows for panel in row]
-    for axes, panel in zip(_panels(figure, len(panels), across, 1.75), panels, strict=True):
+    every = [panel for row in rows for panel in row]
+    for axes, panel in zip(panels(figure, len(every), across, 1.75), every, strict=True):
         _slice(axes, panel, best)
         active = len(panel.points)
         some = f", active in {active} of {active + panel.inactive}" if panel.inactive else ""
@@ -146,7 +128,7 @@ def importance(figure: Figure, bars: Sequence[Importance], names: Mapping[str, s
         ("fANOVA", lambda each: each.fanova, {"color": BLUE}),
         ("PED-ANOVA", lambda each: each.ped_anova, {"color": "white", "edgecolor": VERMILION, "hatch": "////"}),
     ]
-    for axes, objective in zip(_panels(figure, len(objectives), across, height), objectives, strict=True):
+    for axes, objective in zip(panels(figure, len(objectives), across, height), objectives, strict=True):
         own = {each.path: each for each in bars if each.objective == objective}
         for kind, (name, share, look) in enumerate(kinds):
             lengths = [100 * (share(own[path]) or 0.0) for path in paths]
@@ -166,18 +148,6 @@ def importance(figure: Figure, bars: Sequence[Importance], names: Mapping[str, s
 def say(figure: Figure, text: str) -> None:
     """A line above the panels."""
     figure.suptitle(clean(text), fontsize=7, color=BLACK)
-
-
-def _panels(figure: Figure, count: int, across: int, height: float) -> list[Axes]:
-    """So many axes, ``across`` of them beside each other, ``height`` inches each; a single one is not so wide."""
-    across = min(count, across)
-    down = math.ceil(count / across)
-    figure.set_size_inches(WIDTH if across > 1 else 0.7 * WIDTH, down * height)
-    grid = figure.subplots(down, across, squeeze=False)
-    axes = list(grid.flat)
-    for empty in axes[count:]:
-        empty.set_axis_off()
-    return axes[:count]
 
 
 def _columns(points: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ablate.figures import drawing
-from ablate.figures.canvas import Images, draw
+from ablate.figures.canvas import draw
+from ablate.figures.figure import Figure
+from ablate.figures.search_sentences import front_text, history_text, importance_text, slices_text
 from ablate.findings import Findings, Importance, fronts, histories, slices
 from ablate.labels import short_names
 
@@ -18,33 +20,28 @@ MOST_PANELS, MOST_BARS = 12, 20
 """What fits a page: of the paths that matter most to the first objective. The numbers have all."""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """``numbers`` are JSON data, of all that is drawn and, where that would not fit, of more."""
-
-    name: str
-    numbers: Any
-    images: Images
-
-
 def search_figures(found: Findings, by_path: Sequence[Importance]) -> Iterator[Figure]:
     """``history``, ``front`` (of several objectives), ``slices`` and ``importance``, as far as they say anything."""
     title = f"{found.spec} over {found.search.get('file')}"
 
-    def figure(name: str, numbers: Any, act: Callable[[Canvas], None], most: int = 0) -> Figure:
+    def figure(name: str, numbers: Any, text: str, act: Callable[[Canvas], None], most: int = 0) -> Figure:
+        some = f"The {most} of {len(found.varying)} paths that matter most." if 0 < most < len(found.varying) else ""
+
         def said(canvas: Canvas) -> None:
             act(canvas)
-            if 0 < most < len(found.varying):
-                drawing.say(canvas, f"The {most} of {len(found.varying)} paths that matter most.")
+            if some:
+                drawing.say(canvas, some)
 
-        return Figure(name, numbers, draw(f"{title}: {name}", said))
+        return Figure(name, numbers, draw(f"{title}: {name}", said), f"{text} {some}".strip())
 
     if not found.ranked:
         return
     runs = histories(found)
-    yield figure("history", [asdict(each) for each in runs], lambda canvas: drawing.history(canvas, runs))
+    history = [asdict(each) for each in runs]
+    yield figure("history", history, history_text(runs), lambda canvas: drawing.history(canvas, runs))
     if pairs := fronts(found):
-        yield figure("front", [asdict(each) for each in pairs], lambda canvas: drawing.front(canvas, pairs))
+        points = [asdict(each) for each in pairs]
+        yield figure("front", points, front_text(pairs), lambda canvas: drawing.front(canvas, pairs))
     if not found.varying:
         return
     names = dict(zip(found.varying, short_names(found.varying), strict=True))
@@ -53,10 +50,12 @@ def search_figures(found: Findings, by_path: Sequence[Importance]) -> Iterator[F
     rows = slices(found, order)
     most = max(1, MOST_PANELS // len(found.objectives))
     panels = [[asdict(panel) for panel in row] for row in rows]
-    yield figure("slices", panels, lambda canvas: drawing.slices(canvas, rows[:most], names, best), most)
+    text = slices_text(found, order[:most], names)
+    yield figure("slices", panels, text, lambda canvas: drawing.slices(canvas, rows[:most], names, best), most)
     if by_path:
         shares, bars = [asdict(each) for each in by_path], [each for each in by_path if each.path in order[:MOST_BARS]]
-        yield figure("importance", shares, lambda canvas: drawing.importance(canvas, bars, names), MOST_BARS)
+        text = importance_text(bars, names)
+        yield figure("importance", shares, text, lambda canvas: drawing.importance(canvas, bars, names), MOST_BARS)
 
 
 def _most_important_first(found: Findings, by_path: Sequence[Importance]) -> list[str]:

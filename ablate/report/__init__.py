@@ -2,6 +2,17 @@
 
 from ablate.report.render import FORMATS, render
 from ablate.report.tables import Cell, Column, Table, ablation_table
-from ablate.report.writing import write_report
+from ablate.report.writing import Report, report_of, write_report, written
 
-__all__ = ["FORMATS", "Cell", "Column", "Table", "ablation_table", "render", "write_report"]
+__all__ = [
+    "FORMATS",
+    "Cell",
+    "Column",
+    "Report",
+    "Table",
+    "ablation_table",
+    "render",
+    "report_of",
+    "write_report",
+    "written",
+]

@@ -6,25 +6,46 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ablate.analysis.arms import Arm
+from ablate.analysis.comparisons import best_of
+from ablate.analysis.widths import Until, look
 from ablate.errors import listed
 from ablate.outcomes import FAILED, RESULTS, STATES
-from ablate.quantities import COSTS, is_rate
-from ablate.report.arms import Arm
+from ablate.quantities import COSTS
 from ablate.report.papers import COST_VERDICTS, Published
+from ablate.report.seeding import COVERAGE, look_text, rule_text
 from ablate.store import EXPOSURES, Study
 
+BEST = "its paired differences to all others exclude 0, at 95% for all of them together"
+INTERVALS = {"t": "t-interval", "bootstrap": "bootstrap interval (BCa)"}
 
-def caption(study: Study, arms: list[Arm], shown: list[str]) -> str:
+
+def caption(study: Study, arms: list[Arm], shown: list[str], compared: str | None) -> str:
     said = setting(study, arms)
+    kind = INTERVALS[(study.spec.get("report") or {}).get("interval", "t")]
     if any(name not in COSTS for name in shown):
-        said.append(
-            "± is half the 95% t-interval over seeds (n: how many, where not all); the sampling of images is not in it"
-        )
-    if any(is_rate(name) for name in shown) and any(arm.record.get("baseline") is not None for arm in arms):
-        said.append(
-            "Δ is variant minus baseline, paired by seed, with its 95% t-interval, not corrected for their number"
-        )
-    return sentences(said)
+        about = "± is half the" if kind == INTERVALS["t"] else "In brackets the"
+        said.append(f"{about} 95% {kind} over seeds (n: how many, where not all); the sampling of images is not in it")
+    if compared and any(arm.baseline is not None for arm in arms):
+        said.append(f"Δ is variant minus baseline, paired by seed, with its 95% {kind}, not corrected for their number")
+    if compared and any(arm.control_of is not None for arm in arms):
+        said.append("Δ at equal cost is variant minus the baseline that is as expensive (its control), in the same way")
+    best = best_of(compared, arms) if compared else None
+    if best is not None:
+        said.append(f"In bold the best {compared}, {best.name}: {BEST}")
+    return sentences([*said, seeds_text(study, arms)])
+
+
+def seeds_text(study: Study, arms: list[Arm]) -> str:
+    """By which rule the seeds came where the spec leaves their number open, and whether the rule was content."""
+    until = Until.of(study.spec)
+    if until is None:
+        return ""
+    seen = look(until, arms)
+    compared = any(arm.baseline is not None for arm in arms)
+    unfinished = any(result is None for arm in arms for result in arm.results.values())
+    so_far = ", so far" if seen.more or unfinished else ""
+    return f"{rule_text(until, compared=compared)}; {COVERAGE}. {look_text(seen)}{so_far}"
 
 
 def setting(study: Study, arms: list[Arm]) -> list[str]:

@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
-
 from ablate import stats
+from ablate.analysis.papers import Judged, Published, judge, published_in
 from ablate.quantities import COSTS, format_value, unit_of
 from ablate.report.arms import Arm, Part
 from ablate.report.values import Cell, Column, format_published
 
+__all__ = [
+    "COST_VERDICTS",
+    "Published",
+    "only_published",
+    "paper_parts",
+    "published_in",
+    "verdict_note",
+    "verdict_on_cost",
+    "verdict_text",
+]
+
 COST_VERDICTS = "Verdict on a cost: reproduced if it rounds to the published number, to the digits that were printed."
-
-
-@dataclass(frozen=True)
-class Published:
-    """One entry of the spec's ``paper`` section."""
-
-    label: str
-    metric: str
-    values: Mapping[str, tuple[float, float]]
-    """name → (value, plus_minus)"""
-    printed_to: float | None = None
-    not_reproducible: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, entry: Mapping[str, Any]) -> Published:
-        label = str(entry.get("title", "paper"))
-        if entry.get("table") is not None:
-            label += f" Table {entry['table']}"
-        values = {name: _published(value) for name, value in entry["values"].items()}
-        reasons = entry.get("not_reproducible") or {}
-        return cls(label, str(entry["metric"]), values, entry.get("printed_to"), reasons)
-
-
-def told_apart(papers: list[Published]) -> list[Published]:
-    """Two entries for one table of a paper (two metrics of it) have labels of their own."""
-    labels = Counter(paper.label for paper in papers)
-    return [replace(p, label=f"{p.label} {p.metric}") if labels[p.label] > 1 else p for p in papers]
 
 
 def only_published(arms: list[Arm], papers: list[Published]) -> list[Arm]:
@@ -48,6 +28,7 @@ def only_published(arms: list[Arm], papers: list[Published]) -> list[Arm]:
 
 
 def paper_parts(paper: Published, alone: bool) -> list[Part]:
+    """The columns of an entry that gives values: published, and the verdict. ``alone``: it is the spec's only one."""
     metric = paper.metric
     uncertain = any(plus_minus for _, plus_minus in paper.values.values())
 
@@ -64,16 +45,44 @@ def paper_parts(paper: Published, alone: bool) -> list[Part]:
     def verdict(arm: Arm) -> Cell:
         if arm.name not in paper.values:
             return Cell()
-        if metric in COSTS:
-            return verdict_on_cost(
-                arm.cost(metric), *paper.values[arm.name], paper.printed_to, paper.not_reproducible.get(arm.name)
-            )
-        return Cell(stats.verdict(arm.values(metric).values(), *paper.values[arm.name]))
+        claim = judge(paper, arm)
+        return Cell(verdict_text(claim), note=verdict_note(claim))
 
+    if not paper.values:
+        return []
     return [
         (Column(paper.label, unit_of(metric), "right", "estimate" if uncertain else "number"), published),
         (Column("verdict" if alone else f"verdict on {paper.label}"), verdict),
     ]
+
+
+def verdict_text(claim: Judged) -> str:
+    """``reproduced``, or ``differs (−2.28)``: measured minus published."""
+    if claim.verdict != "differs" or claim.off is None:
+        return claim.verdict
+    return f"differs ({format_value(claim.metric, claim.off, sign=claim.metric not in COSTS)})"
+
+
+def verdict_note(claim: Judged) -> str:
+    """What a verdict rests on, as a footnote."""
+    if claim.why or claim.metric in COSTS or claim.verdict == "not run":
+        return claim.why
+    if claim.interval is None:
+        return "one seed has no spread: a verdict takes 3"
+    low, high = (format_value(claim.metric, bound) for bound in claim.interval)
+    said = [f"95% prediction interval {low} to {high}"]
+    if claim.beyond is not None:
+        where = "below" if claim.published < claim.interval.low else "above"
+        said.append(f"the published value is {format_value(claim.metric, claim.beyond)} {where} it")
+    elif claim.seeds is not None:
+        said.append(f"should mean and spread stay, {claim.seeds} seeds would tell the published value apart")
+    else:
+        said.append(
+            "the published value is as near as single runs are to one another, and no number would tell it apart"
+        )
+    if claim.n < 3 and claim.verdict == "inconclusive":
+        said.append("a verdict takes 3")
+    return "; ".join(said)
 
 
 def verdict_on_cost(
@@ -82,9 +91,3 @@ def verdict_on_cost(
     """The verdict on parameters or FLOPs; with a ``reason`` why none could have it, that as a footnote."""
     found = stats.verdict_exact(value, published, plus_minus, printed_to=printed_to, impossible=reason is not None)
     return Cell(found, note=reason or "" if found == "not reproducible" else "")
-
-
-def _published(value: Any) -> tuple[float, float]:
-    if isinstance(value, Mapping):
-        return float(value["value"]), float(value.get("plus_minus") or 0.0)
-    return float(value), 0.0

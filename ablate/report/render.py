@@ -1,4 +1,4 @@
-"""Draws a ``Table``: for the terminal, as Markdown, as LaTeX, as CSV.
+"""Draws a ``Table``: for the terminal, as Markdown, as LaTeX, as CSV, as JSON.
 
 Every text may come from a stranger's spec or from an exception's message, so that each format escapes all of it:
 terminal control characters everywhere, Markdown's and HTML's markup, LaTeX's commands, a spreadsheet's formulas.
@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import string
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ablate.labels import clean
 from ablate.report.values import Cell, Column, Table
 
 __all__ = ["FORMATS", "clean", "render"]
 
-FORMATS = ("terminal", "markdown", "csv", "latex")
+FORMATS = ("terminal", "markdown", "csv", "latex", "json")
 Escape = Callable[[str], str]
 
 
 def render(table: Table, format: str) -> str:
     """The table as text in one of ``FORMATS``; ends with a line break. ``ValueError`` for another format."""
-    drawers = {"terminal": _terminal, "markdown": _markdown, "csv": _csv, "latex": _latex}
+    drawers = {"terminal": _terminal, "markdown": _markdown, "csv": _csv, "latex": _latex, "json": _json}
     if format not in drawers:
         raise ValueError(f"unknown format {format!r}; one of: {', '.join(FORMATS)}")
     return drawers[format](table)
 
 
-def _marks(table: Table) -> dict[str, str]:
+def marks_of(table: Table) -> dict[str, str]:
     """Each note once, in the order of reading → a, b, … z, aa, …"""
     notes = dict.fromkeys(cell.note for row in table.rows for cell in row if cell.note)
     return {note: _letters(number) for number, note in enumerate(notes)}
@@ -47,7 +49,7 @@ def _letters(number: int) -> str:
 
 
 def _terminal(table: Table) -> str:
-    marks = _marks(table)
+    marks = marks_of(table)
     header = [clean(column.header) for column in table.columns]
     rows = [[clean(cell.text) + (f" [{marks[cell.note]}]" if cell.note else "") for cell in row] for row in table.rows]
     widths = [max(map(_width, texts)) for texts in zip(header, *rows, strict=True)]
@@ -87,10 +89,10 @@ _MARKDOWN = {
 
 
 def _markdown(table: Table) -> str:
-    marks = _marks(table)
+    marks = marks_of(table)
     rules = ["---:" if column.align == "right" else "---" for column in table.columns]
     header = [_markdown_text(column.header) for column in table.columns]
-    rows = [[_marked(cell, marks, _markdown_text, "<sup>{}</sup>") for cell in row] for row in table.rows]
+    rows = [[_marked(cell, marks, _markdown_text, "<sup>{}</sup>", "**{}**") for cell in row] for row in table.rows]
     lines = [f"| {' | '.join(texts)} |" for texts in (header, rules, *rows)]
     notes = [f"<sup>{mark}</sup> {_markdown_text(note)}" for note, mark in marks.items()]
     notes += [_markdown_text(note) for note in table.footnotes]
@@ -106,8 +108,9 @@ def _markdown_text(text: str) -> str:
     return re.sub(r"^(\d+(?=[.)](?:\s|$)))", r"\1\\", re.sub(r"^([-+=](?=[-+=\s]|$))", r"\\\1", text))
 
 
-def _marked(cell: Cell, marks: dict[str, str], escape: Escape, mark: str) -> str:
-    return escape(cell.text) + (mark.format(marks[cell.note]) if cell.note else "")
+def _marked(cell: Cell, marks: dict[str, str], escape: Escape, mark: str, bold: str) -> str:
+    text = bold.replace("{}", escape(cell.text)) if cell.best else escape(cell.text)
+    return text + (mark.format(marks[cell.note]) if cell.note else "")
 
 
 _LATEX = {
@@ -134,20 +137,40 @@ _LATEX = {
     "…": r"\ldots{}",
     "—": "---",
     "–": "--",
+    "→": r"$\rightarrow$",
+    "≠": r"$\neq$",
+    "²": r"\textsuperscript{2}",
+    "ⁿ": r"\textsuperscript{n}",
+    "·": r"$\cdot$",
+    "µ": r"$\mu$",
+    "“": "``",
+    "”": "''",
+    "’": "'",
     "\ufffd": "?",
 }
+_ACCENTS = "\u0300\u0301\u0302\u0303\u0308\u030a\u030c\u0327"
 
 
 def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in clean(text))
+    return "".join(_latex_character(character) for character in clean(text))
+
+
+def _latex_character(character: str) -> str:
+    """Letters that pdfLaTeX has are as they are; those that only XeLaTeX and LuaLaTeX have are a ``?`` with it."""
+    if character.isascii() or character in _LATEX:
+        return _LATEX.get(character, character)
+    letter, *accents = list(unicodedata.normalize("NFD", character))
+    if character in "ßÆæØøŒœ" or (letter.isascii() and letter.isalpha() and all(a in _ACCENTS for a in accents)):
+        return character
+    return rf"\ifdefined\XeTeXversion {character}\else\ifdefined\directlua {character}\else ?\fi\fi{{}}"
 
 
 def _latex(table: Table) -> str:
-    marks = _marks(table)
+    marks = marks_of(table)
     alignment = "".join("r" if column.align == "right" else "l" for column in table.columns)
     header = " & ".join(_latex_text(column.header) for column in table.columns)
     mark = r"\textsuperscript{{{}}}"
-    rows = [" & ".join(_marked(cell, marks, _latex_text, mark) for cell in row) for row in table.rows]
+    rows = [" & ".join(_marked(cell, marks, _latex_text, mark, r"\textbf{{}}") for cell in row) for row in table.rows]
     notes = [rf"{mark.format(letter)} {_latex_text(note)}" for note, letter in marks.items()]
     notes += [_latex_text(note) for note in table.footnotes]
     caption = " ".join(_latex_text(text) for text in (f"{table.title}.", table.caption) if text)
@@ -171,7 +194,7 @@ def _latex(table: Table) -> str:
 
 def _csv(table: Table) -> str:
     """Raw numbers, unrounded. Caption and footnotes are no data, and left out; the notes of cells are kept."""
-    noted = bool(_marks(table))
+    noted = bool(marks_of(table))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     header = [_csv_text(name) for column in table.columns for name in _csv_header(column)]
@@ -181,6 +204,28 @@ def _csv(table: Table) -> str:
         notes = _csv_text("; ".join(dict.fromkeys(cell.note for cell in row if cell.note)))
         writer.writerow([*fields, notes] if noted else fields)
     return buffer.getvalue()
+
+
+def _json(table: Table) -> str:
+    """Raw numbers, unrounded, with caption and notes: columns, and rows as lists of cells, in the same order."""
+    columns = [{"name": clean(each.name), "unit": clean(each.unit), "kind": each.kind} for each in table.columns]
+    record = {
+        "title": clean(table.title),
+        "columns": columns,
+        "rows": [[_json_cell(*pair) for pair in zip(table.columns, row, strict=True)] for row in table.rows],
+        "caption": clean(table.caption),
+        "notes": [clean(note) for note in table.footnotes],
+    }
+    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+
+
+def _json_cell(column: Column, cell: Cell) -> dict[str, Any]:
+    values: dict[str, Any] = {"text": clean(cell.text)}
+    if column.kind != "text":
+        values["value"] = cell.value
+    if column.kind == "estimate":
+        values |= {"interval": None if cell.interval is None else [*cell.interval], "n": cell.n}
+    return values | ({"note": clean(cell.note)} if cell.note else {}) | ({"best": True} if cell.best else {})
 
 
 def _csv_header(column: Column) -> list[str]:

@@ -8,14 +8,16 @@ result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ablate import stats
+from ablate.analysis.comparisons import DEFAULT_COLUMNS, best_of, compared_metric
 from ablate.errors import Problem, UserError, did_you_mean
-from ablate.quantities import COSTS, format_value, is_rate, unit_of
+from ablate.quantities import COSTS, format_value, unit_of
 from ablate.report.arms import MEASURES, Arm, Part, arms_of, trials_cell
 from ablate.report.captions import caption, footnotes
-from ablate.report.papers import COST_VERDICTS, Published, only_published, paper_parts, told_apart, verdict_on_cost
+from ablate.report.papers import COST_VERDICTS, Published, only_published, paper_parts, published_in, verdict_on_cost
 from ablate.report.values import Cell, Column, Table, format_published
 from ablate.store import Study
 
@@ -31,7 +33,6 @@ __all__ = [
     "verdict_on_cost",
 ]
 
-DEFAULT_COLUMNS = ("params", "flops", "val.accuracy", "test.accuracy")
 METRICS = (
     "train.loss",
     "train.accuracy",
@@ -45,15 +46,16 @@ METRICS = (
 )
 INACTIVE = "—"
 ONE_SEED = "1 seed"
+TOO_FEW = "too few for a bootstrap"
 
 
-def ablation_table(study: Study, columns: Sequence[str] | None = None) -> Table:
+def ablation_table(study: Study, columns: Sequence[str] | None = None, arms: Sequence[Arm] | None = None) -> Table:
     """A row per variant, in the order of the design; ``columns`` are costs, metrics and measures, else the spec's own.
 
-    Errors (UserError): a column that is neither known nor measured.
+    ``arms``: what ``arms_of`` has found already. Errors (UserError): a column that is neither known nor measured.
     """
-    arms = arms_of(study)
-    papers = told_apart([Published.read(entry) for entry in study.spec.get("paper") or []])
+    arms = arms_of(study) if arms is None else list(arms)
+    papers = published_in(study)
     names = list(columns or (study.spec.get("report") or {}).get("columns") or DEFAULT_COLUMNS)
     names += [metric for metric in dict.fromkeys(p.metric for p in papers) if metric not in names]
     _check_columns(names, arms)
@@ -62,12 +64,14 @@ def ablation_table(study: Study, columns: Sequence[str] | None = None) -> Table:
     shown = [name for name in names if name not in hidden]
     papers_shown = [paper for paper in papers if paper.metric not in hidden]
     rows = arms + only_published(arms, papers_shown)
-    parts = _parts(rows, shown, papers_shown)
+    compared = compared_metric(study, arms)
+    compared = compared if compared in shown else None
+    parts = _parts(rows, shown, papers_shown, compared)
     return Table(
         title=str(study.spec.get("name") or study.folder.name),
         columns=tuple(column for column, _ in parts),
         rows=tuple(tuple(cell(arm) for _, cell in parts) for arm in rows),
-        caption=caption(study, arms, shown),
+        caption=caption(study, arms, shown, compared),
         footnotes=tuple(footnotes(study, arms, hidden, missing, papers_shown)),
     )
 
@@ -85,23 +89,37 @@ def _check_columns(names: Sequence[str], arms: list[Arm]) -> None:
         )
 
 
-def _parts(arms: list[Arm], names: list[str], papers: list[Published]) -> list[Part]:
+def _parts(arms: list[Arm], names: list[str], papers: list[Published], compared: str | None) -> list[Part]:
     """The columns in order, each with what makes its cell."""
+    best = best_of(compared, [arm for arm in arms if arm.run]) if compared else None
     parts: list[Part] = [(Column("variant"), _name_cell), *_factor_parts(arms)]
     for name in names:
-        parts.append(_cost_part(name) if name in COSTS else _metric_part(name))
+        parts.append(_cost_part(name) if name in COSTS else _metric_part(name, best if name == compared else None))
         for paper in papers:
             if paper.metric == name:
                 parts += paper_parts(paper, alone=len(papers) == 1)
-    compared = next((name for name in names if is_rate(name)), None)
-    if compared and any(arm.record.get("baseline") is not None for arm in arms):
+    if compared and any(arm.baseline is not None for arm in arms):
         parts += _difference_parts(compared, arms)
+    if compared and any(arm.control_of is not None for arm in arms):
+        parts += _control_parts(compared, arms)
     return [*parts, (Column("trials"), trials_cell)]
 
 
 def _name_cell(arm: Arm) -> Cell:
-    duplicate = arm.record.get("duplicate_of")
-    return Cell(arm.name, note=f"= {duplicate} (one network, one recipe; trained once)" if duplicate else "")
+    """With what its certificate says of it that the row alone would hide."""
+    duplicate, certificate = arm.record.get("duplicate_of"), arm.record.get("certificate") or {}
+    said = [f"= {duplicate} (one network, one recipe; trained once)"] if duplicate else []
+    said += (
+        [f"effective sizes: {'; '.join(map(str, certificate['effective']))}"] if certificate.get("effective") else []
+    )
+    said += [_widened(arm.record["control"])] if arm.record.get("control") else []
+    return Cell(arm.name, note="; ".join(said))
+
+
+def _widened(control: Mapping[str, Any]) -> str:
+    name = str(control["match"])
+    reached, wanted = (format_value(name, control[key]) for key in ("reached", "wanted"))
+    return f"control: {control['by']} = {control['value']:g} gives {reached} {name}; {control['of']} has {wanted}"
 
 
 def _factor_parts(arms: list[Arm]) -> list[Part]:
@@ -128,16 +146,15 @@ def _cost_part(name: str) -> Part:
     return Column(name, unit_of(name), "right", "number"), cell
 
 
-def _metric_part(metric: str) -> Part:
+def _metric_part(metric: str, best: Arm | None = None) -> Part:
     def cell(arm: Arm) -> Cell:
-        values = arm.values(metric)
-        if not values:
+        values, found = arm.values(metric), arm.summary(metric)
+        if found is None:
             return Cell(_why_no_value(arm))
-        found = stats.summary(values.values())
         left_out = [seed for seed in arm.finished() if seed not in values]
         note = f"not measured or not finite at seed {', '.join(left_out)}: left out" if left_out else ""
-        text = format_value(metric, found.mean) + _spread(metric, found, len(arm.results))
-        return Cell(text, found.mean, found.interval, found.n, note)
+        text = format_value(metric, found.mean) + _spread(metric, found, len(arm.results), arm.method)
+        return Cell(text, found.mean, found.interval, found.n, note, best=arm is best)
 
     return Column(metric, unit_of(metric), "right", "estimate"), cell
 
@@ -148,9 +165,12 @@ def _why_no_value(arm: Arm) -> str:
     return "not measured" if arm.finished() else "none finished"
 
 
-def _spread(metric: str, found: stats.Summary, seeds: int) -> str:
+def _spread(metric: str, found: stats.Summary, seeds: int, method: stats.Method) -> str:
     if found.interval is None:
-        return f" ({ONE_SEED})"
+        return f" ({ONE_SEED if found.n == 1 else f'n={found.n}: {TOO_FEW}'})"
+    if method == "bootstrap":
+        low, high = (format_value(metric, bound) for bound in found.interval)
+        return f" [{low}, {high}]{_count(found.n, seeds)}"
     return f" ± {format_value(metric, found.interval.half_width)}{_count(found.n, seeds)}"
 
 
@@ -161,29 +181,51 @@ def _count(n: int, seeds: int) -> str:
 
 def _difference_parts(metric: str, arms: list[Arm]) -> list[Part]:
     by_name = {arm.name: arm for arm in arms}
-    baselines = list(dict.fromkeys(arm.record["baseline"] for arm in arms if arm.record.get("baseline") is not None))
+    baselines = list(dict.fromkeys(arm.baseline for arm in arms if arm.baseline is not None))
 
     def cell(arm: Arm) -> Cell:
-        name = arm.record.get("baseline")
-        if name is None:
+        if arm.baseline is None:
             return Cell("baseline" if arm.name in baselines else "")
-        return _difference_cell(metric, arm, by_name[name])
+        return _difference_cell(metric, arm, by_name[arm.baseline])
 
-    unit = "points" if unit_of(metric) == "%" else unit_of(metric)
+    unit = difference_unit(metric)
     if len(baselines) == 1:
         return [(Column(f"Δ {metric} to {baselines[0]}", unit, "right", "estimate"), cell)]
-    named: Part = (Column("baseline"), lambda arm: Cell(arm.record.get("baseline") or ""))
+    named: Part = (Column("baseline"), lambda arm: Cell(arm.baseline or ""))
     return [named, (Column(f"Δ {metric} to baseline", unit, "right", "estimate"), cell)]
+
+
+def _control_parts(metric: str, arms: list[Arm]) -> list[Part]:
+    """A column for each cost that controls match: the variant minus the baseline that costs as much."""
+
+    def part(match: str) -> Part:
+        controls = {arm.control_of: arm for arm in arms if arm.control_of and arm.record["control"]["match"] == match}
+
+        def cell(arm: Arm) -> Cell:
+            return _difference_cell(metric, arm, controls[arm.name]) if arm.name in controls else Cell()
+
+        return Column(f"Δ {metric} at equal {match}", difference_unit(metric), "right", "estimate"), cell
+
+    return [part(match) for match in dict.fromkeys(arm.record["control"]["match"] for arm in arms if arm.control_of)]
+
+
+def difference_unit(metric: str) -> str:
+    return "points" if unit_of(metric) == "%" else unit_of(metric)
 
 
 def _difference_cell(metric: str, arm: Arm, baseline: Arm) -> Cell:
     if arm.record["trials"] == baseline.record["trials"]:
         return Cell("same trials")  # a difference of 0 ± 0 would look like a measurement
-    found = stats.paired_difference(arm.values(metric), baseline.values(metric))
+    found = arm.minus(baseline, metric)
     if found.mean is None:
         return Cell("no common seed" if arm.values(metric) else "")
     text = format_value(metric, found.mean, sign=True)
     if found.interval is None:
-        return Cell(f"{text} ({ONE_SEED})", found.mean, None, found.n)
-    low, high = (format_value(metric, bound, sign=True) for bound in found.interval)
-    return Cell(f"{text} [{low}, {high}]{_count(found.n, len(arm.results))}", found.mean, found.interval, found.n)
+        return Cell(f"{text} ({ONE_SEED if found.n == 1 else TOO_FEW})", found.mean, None, found.n)
+    text += interval_text(metric, found.interval) + _count(found.n, len(arm.results))
+    return Cell(text, found.mean, found.interval, found.n)
+
+
+def interval_text(metric: str, interval: stats.Interval) -> str:
+    low, high = (format_value(metric, bound, sign=True) for bound in interval)
+    return f" [{low}, {high}]"

@@ -29,13 +29,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, its interval, the number of values behind it, and the text that is shown; ``note`` is a footnote."""
+    """A value, its interval, the number of values behind it, and the text that is shown; ``note`` is a footnote.
+
+    ``best``: shown in bold, where a format has it.
+    """
 
     text: str = ""
     value: float | None = None
     interval: stats.Interval | None = None
     n: int | None = None
     note: str = ""
+    best: bool = False
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,11 @@ def _profile(whole: Schema) -> Schema:
         whole["$defs"]["patch"],
         dotted_paths(whole, [name for name in profiles.WHOLE if name not in LEVELS]),
     )
-    seeds = profiles.SEEDS.split(".")
+    of_seeds = {
+        path: value
+        for path, value in dotted_paths(whole, ["ablation"])["properties"].items()
+        if path == profiles.SEEDS or path == profiles.UNTIL or path.startswith(f"{profiles.UNTIL}.")
+    }
     known = {holder: {key: ref("patch", "$defs", holder, key) for key in patch[holder]} for holder in _HOLDERS}
     sections = {name: ref(name, "properties") for name in profiles.WHOLE}
     profile = {
@@ -157,7 +161,7 @@ def _profile(whole: Schema) -> Schema:
             **sections,
             **known["properties"],
             **others["properties"],
-            profiles.SEEDS: ref(seeds[0], "properties", "properties", *seeds[1:]),
+            **of_seeds,
         },
         "patternProperties": {**known["patternProperties"], **others["patternProperties"]},
         "additionalProperties": False,

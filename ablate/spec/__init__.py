@@ -12,10 +12,9 @@ from ablate.spec.rules import (
     split_path,
     study_name_problem,
 )
-from ablate.spec.sections import MOST_SEEDS, read_data, read_paper, read_section, read_train, unknown_keys
+from ablate.spec.sections import read_data, read_paper, read_section, read_train, unknown_keys
 
 __all__ = [
-    "MOST_SEEDS",
     "OPTIONAL_SECTIONS",
     "SECTIONS",
     "Assignment",

@@ -17,7 +17,8 @@ from ablate.errors import Place, Problem, UserError, did_you_mean
 
 WHOLE = ("data", "train", "tune", "execution", "report", "paper")
 """Sections that a profile may assign as a whole, as well as paths within them."""
-SEEDS = "ablation.seeds"
+SEEDS, UNTIL = "ablation.seeds", "ablation.until"
+"""Of ``ablation``, what a profile may change: how many seeds, and until when some are added."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 """It becomes part of the study's folder: ``runs/NAME-PROFILE``."""
 
@@ -74,9 +75,12 @@ def path_problem(path: str) -> tuple[str, str] | None:
     head, *rest = path.split(".")
     if head == "ablation":
         hint = "what varies is a study of its own: write another spec that extends this one"
-        return None if path == SEEDS else (f"a profile changes nothing of 'ablation' but {SEEDS}", hint)
+        message = f"a profile changes nothing of 'ablation' but {SEEDS} and {UNTIL}"
+        return None if path in (SEEDS, UNTIL) or path.startswith(f"{UNTIL}.") else (message, hint)
     if head not in ("network", *WHOLE):
-        return f"{shown(path)} is not a path that a profile may change", did_you_mean(head, ("network", *WHOLE, SEEDS))
+        return f"{shown(path)} is not a path that a profile may change", did_you_mean(
+            head, ("network", *WHOLE, SEEDS, UNTIL)
+        )
     if head == "network" and not rest:
         return f"{shown(path)} is the whole network", "name a path within it"
     if any(not part for part in path.split(".")):

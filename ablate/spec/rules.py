@@ -65,6 +65,7 @@ OPTIONAL_SECTIONS = frozenset(
         ("train", "groups"),
         ("train", "freeze"),
         ("train", "only"),
+        ("ablation", "until"),
         ("ablation", "baseline"),
         ("ablation", "factors"),
         ("ablation", "variants"),
@@ -72,6 +73,7 @@ OPTIONAL_SECTIONS = frozenset(
         ("ablation", "reference"),
         ("ablation", "zip"),
         ("ablation", "exclude"),
+        ("ablation", "controls"),
     }
 )
 

@@ -25,9 +25,6 @@ _NAMED: dict[tuple[str, ...], dict[str, type[Section]]] = {
 }
 
 
-MOST_SEEDS = 1_000
-
-
 def read_train(tree: yamlfile.Mapping, collector: Collector) -> TrainSpec | None:
     """The recipe; what a later change of an optimiser's or schedule's name orphaned is dropped and listed."""
     section = tree.get("train")

@@ -3,6 +3,7 @@
     runs/placement/
       spec.yaml          the resolved spec             environment.json   packages, git commit, devices
       certificates.json  the variants' records         trials.sqlite      an index, rebuilt from the folders at will
+      diagrams.json      pictures of their networks
       trials/<hash>/     trial.json, metrics.jsonl, predictions.npz, checkpoint.pt; result.json last
                          state.pt, from which a trial that was cut off goes on
       exposures.jsonl    every reading of the test split
@@ -17,10 +18,11 @@ The other logs of lines (``exposures.jsonl``, ``events.jsonl``) have none: they 
 spoils no other. JSON is Python's dialect: a diverged loss is ``NaN``, as it was.
 """
 
-from ablate.store.growing import MAY_CHANGE, begun_with
+from ablate.store.growing import MAY_CHANGE, begun_with, seeds_of
 from ablate.store.layout import (
     CERTIFICATES,
     CHECKPOINT,
+    DIAGRAMS,
     ENVIRONMENT,
     EVENTS,
     EXPOSURES,
@@ -47,6 +49,7 @@ from ablate.store.study import Study
 __all__ = [
     "CERTIFICATES",
     "CHECKPOINT",
+    "DIAGRAMS",
     "ENVIRONMENT",
     "EVENTS",
     "EXPOSURES",
@@ -69,5 +72,6 @@ __all__ = [
     "TrialState",
     "begun_with",
     "is_study",
+    "seeds_of",
     "study_folder",
 ]

@@ -17,6 +17,7 @@ MAY_CHANGE = (
     "report",
     "paper",
     "ablation.seeds",
+    "ablation.until",
     "data.root",
     "data.download",
     "network.init.download",
@@ -30,10 +31,10 @@ MAY_CHANGE = (
     "search.budget",
     "search.file",
 )
-"""What may differ when a study goes on: how it is read, where its files and trials lie, its number of seeds, and how
-long a search goes on."""
+"""What may differ when a study goes on: how it is read, where its files and trials lie, its number of seeds and
+until when some are added, and how long a search goes on."""
 
-EPOCHS, ABLATION, SEARCH = "train.epochs", "ablation", "search"
+EPOCHS, ABLATION, SEARCH, AUTO = "train.epochs", "ablation", "search", "auto"
 NAMED = {"variants": 1, "components": 1, "factors": 2}
 """Of ``ablation``: keys below which the user's own names stand, through so many levels."""
 
@@ -90,7 +91,7 @@ def changes(folder: Path, new: dict[str, Any], variants: list[dict[str, Any]]) -
         if wrong := [path for path in changed if not _is(path, MAY_CHANGE)]:
             _refuse(folder, wrong, _hint_of_search(old, new, wrong))
         return changed
-    _refuse_fewer_seeds(folder, old, new)
+    _refuse_fewer_seeds(folder, _seeds(old, records) - _seeds(new, variants))
     if all_there:
         return changed
     longer, grown = _longer(old, new), _grown(old.get(ABLATION) or {}, new.get(ABLATION) or {})
@@ -142,7 +143,7 @@ def _longer(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 def _grown(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether the section ``ablation`` is as it was, but for names that were added. Seeds have a rule of their own."""
-    others = {*old, *new} - {*NAMED, "seeds"}
+    others = {*old, *new} - {*NAMED, "seeds", "until"}
     return all(key in old and key in new and _same(old[key], new[key]) for key in others) and all(
         _added(old[key], new.get(key), depth) for key, depth in NAMED.items() if key in old
     )
@@ -203,11 +204,10 @@ def _refuse_others(folder: Path, old: list[dict[str, Any]], new: list[dict[str, 
         raise UserError(Problem(message, hint="choose another --out"))
 
 
-def _refuse_fewer_seeds(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def _refuse_fewer_seeds(folder: Path, gone: set[int]) -> None:
     """A seed that was seen can't be left out afterwards."""
-    gone = sorted(_seeds(old) - _seeds(new))
     if gone:
-        shown = ", ".join(map(str, gone))
+        shown = ", ".join(map(str, sorted(gone)))
         raise UserError(
             Problem(
                 f"{folder} was begun with seed {shown} too: seeds can be added, not taken away",
@@ -216,9 +216,24 @@ def _refuse_fewer_seeds(folder: Path, old: dict[str, Any], new: dict[str, Any]) 
         )
 
 
-def _seeds(spec: dict[str, Any]) -> set[int]:
+def _seeds(spec: dict[str, Any], variants: list[dict[str, Any]]) -> set[int]:
+    """Those that a spec states; with ``auto``, those that its variants have come to."""
     seeds = (spec.get(ABLATION) or {}).get("seeds", 1)
+    if seeds == AUTO:
+        return set(_in_order(variants))
     return set(range(seeds)) if isinstance(seeds, int) else set(seeds)
+
+
+def seeds_of(folder: Path) -> list[int]:
+    """The seeds that the study in the folder has come to, in order; none where there is no study that could say so."""
+    with suppress(UserError, ValueError):
+        if is_study(folder):
+            return _in_order(read_variants(folder))
+    return []
+
+
+def _in_order(variants: list[dict[str, Any]]) -> list[int]:
+    return list(dict.fromkeys(int(seed) for variant in variants for seed in variant["trials"]))
 
 
 def _is(path: str, of: tuple[str, ...]) -> bool:

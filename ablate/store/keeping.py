@@ -52,6 +52,10 @@ class Keeper:
         """A variant was added to those that are listed, or changed; None: it is none any more."""
         self._write(lambda opened: opened.list_variant(name, variant))
 
+    def listed(self) -> None:
+        """The variants, which were listed when this was made, have changed."""
+        self._write(lambda opened: opened.list_variants(self.variants))
+
     def _write(self, change: Callable[[Index], None]) -> None:
         try:
             opened = self._opened()

@@ -20,6 +20,8 @@ SPEC, CERTIFICATES, ENVIRONMENT = "spec.yaml", "certificates.json", "environment
 TRIALS, EXPOSURES, EVENTS, INDEX, REPORT = "trials", "exposures.jsonl", "events.jsonl", "trials.sqlite", "report"
 PROPOSALS, JOURNAL = "proposals.jsonl", "optuna.jsonl"
 """Of a search: what was proposed; and Optuna's journal of it, from which the samplers learn."""
+DIAGRAMS = "diagrams.json"
+"""Pictures of the variants' networks: the report shows them, and can't build what they show."""
 TUNING = "tuning"
 """The study, in the folder of another, of the search that tunes the variants of that one."""
 LOCK = ".lock"
@@ -38,7 +40,7 @@ FILES = (TRIAL, METRICS, PREDICTIONS, CHECKPOINT)
 _HASH = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _OUR_FILES = {
-    *(SPEC, CERTIFICATES, ENVIRONMENT, TRIALS, EXPOSURES, EVENTS, PROPOSALS, JOURNAL, TUNING, REPORT, LOCK),
+    *(SPEC, CERTIFICATES, ENVIRONMENT, DIAGRAMS, TRIALS, EXPOSURES, EVENTS, PROPOSALS, JOURNAL, TUNING, REPORT, LOCK),
     *(INDEX + suffix for suffix in ("", "-wal", "-shm", "-journal")),
 }
 

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 from ablate import yamlfile
 from ablate.errors import Problem, UserError
 from ablate.outcomes import RESULTS
-from ablate.store.layout import CERTIFICATES, ENVIRONMENT, FILES, FORMAT, INDEX, RESULT, SPEC
+from ablate.store.layout import CERTIFICATES, DIAGRAMS, ENVIRONMENT, FILES, FORMAT, INDEX, RESULT, SPEC
 
 _HEADER = re.compile(rb"# ablate study, format (\d{1,9})\b(?:, sha256 ([0-9a-f]{64}))?")
 _NUMBERS = ("attempts", "epochs", "seconds", "images_per_second")
@@ -73,7 +73,7 @@ def refuse_later_format(folder: Path) -> None:
     with suppress(OSError), (folder / SPEC).open("rb") as file:
         if header := _HEADER.match(file.readline(200)):
             check_format(folder / SPEC, int(header[1]))
-    for name in (CERTIFICATES, ENVIRONMENT):
+    for name in (CERTIFICATES, ENVIRONMENT, DIAGRAMS):
         with suppress(OSError, ValueError):
             record = read_json(folder / name)
             if isinstance(record, dict):
@@ -123,6 +123,19 @@ def read_variants(folder: Path) -> list[dict[str, Any]]:
     if not isinstance(variants, list) or not all(map(is_variant, variants)):
         raise UserError(Problem(f"{folder / CERTIFICATES} is damaged: it lists no variants", hint=AGAIN))
     return variants
+
+
+def read_diagrams(folder: Path) -> tuple[dict[str, str], str]:
+    """The pictures of a study, by fingerprint, and what is wrong with their file; where there is none, nothing is."""
+    try:
+        found = check_record(folder / DIAGRAMS).get("diagrams")
+        if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+            raise ValueError("it has no pictures by fingerprint")
+    except FileNotFoundError:
+        return {}, ""
+    except (OSError, ValueError) as error:
+        return {}, str(error)
+    return found, ""
 
 
 def is_variant(record: Any) -> TypeGuard[dict[str, Any]]:

@@ -18,6 +18,7 @@ from ablate.store.index import BEGUN, Entry
 from ablate.store.keeping import Keeper, rebuilt
 from ablate.store.layout import (
     CERTIFICATES,
+    DIAGRAMS,
     ENVIRONMENT,
     EVENTS,
     EXPOSURES,
@@ -69,9 +70,16 @@ class Study(Trials):
 
     @classmethod
     def create(
-        cls, folder: Path, spec: dict[str, Any], variants: list[dict[str, Any]], environment: dict[str, Any]
+        cls,
+        folder: Path,
+        spec: dict[str, Any],
+        variants: list[dict[str, Any]],
+        environment: dict[str, Any],
+        diagrams: Mapping[str, str] | None = None,
     ) -> Study:
         """A new study, or an existing one that goes on or grows (``growing``), whose records are brought up to date.
+
+        ``diagrams``: what ``diagrams()`` will return; None leaves them as they are.
 
         Errors (UserError): the folder holds a study of another spec, or something that is no study; another process
         holds it; it cannot be written.
@@ -91,6 +99,8 @@ class Study(Trials):
             write_json(folder / ENVIRONMENT, records.sealed({"format": FORMAT, "environment": environment}))
             search = {SEARCH: digest} if (digest := search_digest(spec)) else {}
             write_json(folder / CERTIFICATES, records.sealed({"format": FORMAT, "variants": variants, **search}))
+            if diagrams is not None:
+                write_json(folder / DIAGRAMS, records.sealed({"format": FORMAT, "diagrams": dict(diagrams)}))
             # Last, since it is what makes the folder a study.
             write(folder / SPEC, records.spec_file(spec))
             study = cls(folder, spec, variants, environment)
@@ -201,6 +211,16 @@ class Study(Trials):
         self._tell(trials_in(self.folder), rebuilt(self._keeper))
         return self.folder / INDEX
 
+    def grow(self, variants: list[dict[str, Any]]) -> None:
+        """These records of the variants, with the trials of more seeds, from now on. For who holds the study."""
+        variants = records.plain(variants)
+        _check_variants(variants)
+        write_json(self.folder / CERTIFICATES, records.sealed({"format": FORMAT, "variants": variants}))
+        self.variants[: self._certified] = variants
+        self._certified = len(variants)
+        if self._keeper:
+            self._keeper.listed()
+
     # What a search proposes.
 
     def propose(self, record: Mapping[str, Any]) -> None:
@@ -250,6 +270,16 @@ class Study(Trials):
         if bad:
             self.damaged[EXPOSURES] = f"not JSON: line {', '.join(map(str, bad))}"
         return rows
+
+    def diagrams(self) -> dict[str, str]:
+        """Pictures of networks as SVG, by the network's fingerprint; not of each, and none in older studies.
+
+        A damaged file is left out and told in ``damaged``.
+        """
+        found, why = records.read_diagrams(self.folder)
+        self.damaged.pop(DIAGRAMS, None)
+        self.damaged |= {DIAGRAMS: why} if why else {}
+        return found
 
     def log(self, event: Mapping[str, Any]) -> None:
         """A line for ``events.jsonl``, as it is. For who holds the study."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -123,24 +124,25 @@ class Trials:
             self.damaged[hash] = str(error)
             return None
 
-    def metrics(self, hash: str) -> list[dict[str, Any]]:
+    def metrics(self, hash: str, result: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The rows of ``metrics.jsonl``: of a trial that still runs, those written so far.
 
-        None of a damaged one, nor where its result does not vouch for them.
+        None of a damaged one, nor where its result does not vouch for them. ``result``: what ``results`` gave of it, so
+        that no other file of the trial has to be read.
         """
         trial = self._trial(hash)
-        if (trial.path / RESULT).exists() and METRICS not in self._vouched(hash):
+        if (result is not None or (trial.path / RESULT).exists()) and not self._is_vouched(hash, METRICS, result):
             return []
         rows, wrong = trial.rows()
         if wrong:
             self.damaged[hash] = wrong
         return rows
 
-    def predictions(self, hash: str) -> dict[str, np.ndarray]:
-        """The arrays that were saved; none where no sound result vouches for them."""
+    def predictions(self, hash: str, result: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """The arrays that were saved; none where no sound result vouches for them. ``result`` as for ``metrics``."""
         import numpy as np
 
-        if PREDICTIONS not in self._vouched(hash):
+        if not self._is_vouched(hash, PREDICTIONS, result):
             return {}
         with np.load(self.trial_folder(hash) / PREDICTIONS, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -179,11 +181,21 @@ class Trials:
         self._ended(hash, *taken)
         return True
 
-    def _vouched(self, hash: str) -> Mapping[str, str]:
-        """The files that a sound result vouches for: name → sha256."""
-        result = self.result(hash)
-        files: Mapping[str, str] = result["files"] if result else {}
-        return files
+    def _is_vouched(self, hash: str, name: str, result: Mapping[str, Any] | None) -> bool:
+        """Whether a sound result vouches for this file as it is. ``result`` is one; else it is read, with all files."""
+        if result is None:
+            result = self.result(hash)
+            return result is not None and name in result["files"]
+        if name not in result.get("files", {}):
+            return False
+        try:
+            with (self.trial_folder(hash) / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == result["files"][name]:
+                    return True
+            self.damaged[hash] = f"{name} is not as it was written"
+        except OSError as error:
+            self.damaged[hash] = f"{name}: {error.strerror}"
+        return False
 
 
 def _file(hash: str, name: str) -> str:

@@ -10,6 +10,7 @@ from ablate.store import index
 from ablate.store.index import Damaged, Unusable
 from ablate.store.layout import (
     CERTIFICATES,
+    DIAGRAMS,
     ENVIRONMENT,
     EXPOSURES,
     FILES,
@@ -57,7 +58,8 @@ def _of_records(study: Path) -> Iterator[tuple[str, str]]:
         check_spec(study / SPEC)
     except (OSError, ValueError) as error:
         yield SPEC, str(error)
-    for name in (CERTIFICATES, ENVIRONMENT):
+    kept = (DIAGRAMS,) if os.path.lexists(study / DIAGRAMS) else ()  # older studies have none
+    for name in (CERTIFICATES, ENVIRONMENT, *kept):
         try:
             check_record(study / name)
         except (OSError, ValueError) as error:

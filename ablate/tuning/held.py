@@ -125,7 +125,7 @@ def _problems(plan: StudyPlan, held: Held) -> list[Problem]:
     """Why the variants of this plan can't be tuned so."""
     collector = Collector(plan.tree)
     section = plan.tree[SECTION]
-    if held.spec.seed in plan.seeds:
+    if held.spec.seed in plan.possible_seeds:
         path = (SECTION, "seed") if "seed" in section else (SECTION,)
         message = f"{held.spec.seed} is among the seeds of the study, whose trials the tuning must not have seen"
         collector.add(path, message, "another seed: tune.seed", key=False)
@@ -138,6 +138,10 @@ def _problems(plan: StudyPlan, held: Held) -> list[Problem]:
         if stopping is not None and stopping.monitor.startswith("test."):
             message = f"{stopping.monitor} would stop the trials of '{variant.name}', and a tuning reads no test split"
             collector.add((SECTION,), message, "monitor a metric of val")
+            break
+        if variant.train.evaluates_test:
+            message = f"evaluate.test has '{variant.name}' read the test split, and a tuning reads none"
+            collector.add((SECTION,), message, "leave evaluate.test out")
             break
     collector.extend(_conflicts(plan, held))
     if not collector.problems:

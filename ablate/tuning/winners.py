@@ -155,6 +155,7 @@ def _not_the_same(plan: StudyPlan, held: Held, variant: Variant, winner: Winner,
 def _tuned(plan: StudyPlan, held: Held, variant: Variant, winner: Winner, most: int) -> Variant:
     found = variant_with(plan.spec, plan, variant, variant.name, _assignments(held.grid, winner.record))
     found.levels, found.patched, found.baseline = dict(variant.levels), variant.patched, variant.baseline
+    found.control = variant.control
     found.tuning = {
         "space": held.space.file,
         "trials": held.spec.trials,

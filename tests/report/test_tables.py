@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,59 +17,7 @@ from ablate.outcomes import FAILED
 from ablate.report import ablation_table, write_report
 from ablate.report.tables import Column, Table, format_value
 from ablate.store import EXPOSURES, PREDICTIONS, Study
-
-Outcome = float | str | None
-"""A trial's val.accuracy (its test.accuracy is one less); how it failed; None: it began and has no result."""
-Make = Callable[..., Study]
-
-ERRORS = {"crashed": "RuntimeError", "timed_out": "timed_out", "lost": "lost", "out_of_memory": "MemoryError"}
-SPEC: dict[str, Any] = {
-    "name": "placement",
-    "data": {"name": "mnist5k", "val": 0.2},
-    "train": {"epochs": 5, "select": "last"},
-    "report": {"columns": ["params", "flops", "val.accuracy", "test.accuracy"]},
-}
-
-
-def variant(name: str, hashes: list[str], **more: Any) -> dict[str, Any]:
-    record = {
-        "name": name,
-        "levels": {"placement": name},
-        "baseline": None if name == "none" else "none",
-        "identity": "0" * 32,
-        "duplicate_of": None,
-        "trials": {str(seed): hash for seed, hash in enumerate(hashes)},
-        "cost": {"params": 269_722, "flops": 40_551_296},
-        "certificate": {"protocol": ["Nothing was selected on the test split."]},
-    }
-    return {**record, **more}
-
-
-def result(outcome: float | str) -> dict[str, Any]:
-    common = {"epochs": 5, "selected_epoch": 5, "seconds": 7.0, "images_per_second": 1009.0, "test_readings": 1}
-    if isinstance(outcome, str):
-        error = {"type": ERRORS[outcome], "message": "boom", "traceback": ""} if outcome in ERRORS else None
-        return {**common, "status": outcome, "metrics": {"val.accuracy": 9.75}, "error": error, "test_readings": 0}
-    metrics = {"val.accuracy": outcome, "test.accuracy": outcome - 1, "val.loss": 0.125}
-    return {**common, "status": "finished", "metrics": metrics, "error": None}
-
-
-def build(
-    folder: Path,
-    outcomes: dict[str, list[Outcome]],
-    spec: dict[str, Any] | None = None,
-    more: dict[str, dict[str, Any]] | None = None,
-) -> Study:
-    """A study whose variants have these outcomes, a list by seed each."""
-    hashes = {name: [f"{10 * i + j:032x}" for j in range(len(o))] for i, (name, o) in enumerate(outcomes.items())}
-    variants = [variant(name, hashes[name], **(more or {}).get(name, {})) for name in outcomes]
-    study = Study.create(folder / "placement", {**SPEC, **(spec or {})}, variants, {})
-    for name, by_seed in outcomes.items():
-        for hash, outcome in zip(hashes[name], by_seed, strict=True):
-            study.begin({"hash": hash})
-            if outcome is not None:
-                study.finish(hash, result(outcome))
-    return study
+from tests.tabled import Make, Outcome, build, result, variant
 
 
 @pytest.fixture
@@ -265,7 +212,7 @@ def test_published_values_stand_beside_the_measured_with_a_verdict(make: Make) -
     names = [column.name for column in table.columns]
     assert names[names.index("test.accuracy") :][:3] == ["test.accuracy", "CNNtention Table 3", "verdict"]
     assert texts(table, "CNNtention Table 3") == ["95.50", "80.00 ± 0.50", "91.06"]
-    assert texts(table, "verdict") == ["reproduced", "differs", "not run"]
+    assert texts(table, "verdict") == ["reproduced", "differs (+17.33)", "not run"]
     assert texts(table, "variant")[2] == "absent"
     assert texts(table, "trials")[2] == "not run"
     assert any(note.startswith("Verdict: reproduced if") for note in table.footnotes)
@@ -287,7 +234,7 @@ def test_a_published_cost_is_compared_as_it_was_rounded(make: Make) -> None:
     verdicts = [
         cell.text for column, cell in zip(table.columns, table.rows[0], strict=True) if "verdict" in column.name
     ]
-    assert verdicts == ["reproduced", "reproduced", "differs"]
+    assert verdicts == ["reproduced", "reproduced", "differs (−3.959 G)"]
     assert len({*headers(table)}) == len(headers(table))
     assert texts(table, "params") == ["269,722"]
 
@@ -365,14 +312,11 @@ def test_means_of_trials_by_several_versions_say_so(make: Make, codes: list[str 
     assert [note for note in ablation_table(study).footnotes if "versions" in note] == ([said] if said else [])
 
 
-def test_a_report_is_three_files(make: Make) -> None:
-    study = make({"none": [97.0]})
-    paths = write_report(study)
-    assert [path.relative_to(study.folder).as_posix() for path in paths] == [
-        "report/table.md",
-        "report/table.tex",
-        "report/table.csv",
-    ]
+def test_a_report_has_each_table_in_each_format(make: Make) -> None:
+    paths = write_report(make({"none": [97.0, 96.0], "every_block": [97.5, 97.0]}))
+    names = [path.name for path in paths]
+    assert names[:4] == ["table.md", "table.tex", "table.csv", "table.json"]
+    assert {f"comparisons.{suffix}" for suffix in ("md", "tex", "csv", "json")} < {*names}
     assert paths[2].read_text().startswith("variant,params,")
 
 

@@ -1,0 +1,222 @@
+"""The page of a report: all of the study, nothing of anywhere else, and no text in it that is more than text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ablate.analysis.arms import arms_of
+from ablate.figures import Figure
+from ablate.figures.canvas import Images
+from ablate.report.page import page
+from ablate.report.page.claims import claims
+from ablate.report.page.curves import curves
+from ablate.report.page.drawings import inlined
+from ablate.report.page.tables import MOST_ROWS, shown
+from ablate.report.values import Cell, Column, Table
+from ablate.store import DIAGRAMS, Study
+from tests.pages import CERTIFICATE, DIAGRAM, PICTURE, Seen, figure, made, paged
+from tests.tabled import build
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;\x1b[31m\u202eevil</style></title>"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return made(tmp_path_factory.mktemp("page"), {"none": [97.0, 96.0], "every_block": [97.5, "crashed"]})
+
+
+@pytest.fixture(scope="module")
+def text(study: Study) -> str:
+    return paged(study, [figure("seeds"), figure("curves")])
+
+
+def test_the_page_says_what_the_study_has(text: str) -> None:
+    said = Seen(text).texts
+    everything = said["body"][0]
+    for words in (
+        "placement: none, every_block",
+        "4 trials: 3 finished, 1 crashed",
+        "97.50 (1 seed)",
+        "{block: cbam}",
+        "All 41 keys",
+        "every_block, seed 1: crashed.",
+        "RuntimeError: boom",
+        "head (width 16 → 32)",
+        "0 on record",
+        "torch",
+        "runs/placement-again",
+        "seeds of one variant.",
+    ):
+        assert words in everything, words
+    assert said["title"][0] == "placement: report"
+    assert said["h3"] == ["none", "every_block"]
+
+
+def test_nothing_of_the_page_is_elsewhere(text: str) -> None:
+    seen = Seen(text)
+    ids = list(seen.values("id"))
+    for target in [*seen.values("href"), *seen.values("xlink:href"), *seen.values("src")]:
+        assert target in [f"#{id}" for id in ids]
+    assert {name for value in seen.values("clip-path") for name in re.findall(r"url\(#(.*?)\)", value)} <= {*ids}
+    assert len(ids) == len(set(ids)), "two pictures share an id"
+    assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    assert not seen.of("link")
+    assert not seen.of("iframe")
+    assert not seen.values("style")
+
+
+def test_the_policy_allows_the_pages_own_style_and_script_alone(text: str) -> None:
+    seen = Seen(text)
+    policy = next(meta["content"] for meta in seen.of("meta") if "http-equiv" in meta)
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        [own] = seen.texts[tag]
+        assert f"{tag}-src 'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'" in policy
+
+
+def test_headings_go_down_one_step_at_a_time(text: str) -> None:
+    levels = [int(tag[1]) for tag, _ in Seen(text).elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_every_table_has_a_caption_and_scoped_headers(text: str) -> None:
+    seen = Seen(text)
+    assert len(seen.of("caption")) == len(seen.of("table")) > 0
+    assert all(head.get("scope") in ("col", "row") for head in seen.of("th"))
+
+
+def test_whatever_a_spec_or_an_exception_says_is_text(tmp_path: Path) -> None:
+    study = made(
+        tmp_path,
+        {"none": [97.0], HOSTILE: ["crashed"]},
+        {"name": HOSTILE, "report": {"columns": ["params"]}},
+        levels={HOSTILE: HOSTILE},
+        patch=[[HOSTILE, {HOSTILE: HOSTILE}]],
+        data=HOSTILE,
+        certificate={**CERTIFICATE, "protocol": [HOSTILE], "difference": {"added": [HOSTILE], "baseline": HOSTILE}},
+    )
+    crashed = study.variants[1]["trials"]["0"]
+    error = {"type": HOSTILE, "message": HOSTILE, "traceback": f"{HOSTILE}\n{HOSTILE}"}
+    study.finish(crashed, {"status": "crashed", "metrics": {}, "epochs": 1, "error": error})
+    study.expose(by=HOSTILE, trial=crashed, variant=HOSTILE, seed=HOSTILE)
+    study = Study(study.folder, study.spec, study.variants, {HOSTILE: HOSTILE})
+    hostile = Figure("seeds", {"hover": {"point:0:0": HOSTILE}}, Images(PICTURE, b""), HOSTILE)
+    found = paged(study, [hostile])
+    seen = Seen(found)
+    assert len(seen.texts["script"]) == len(seen.texts["style"]) == 1
+    assert not seen.of("img")
+    assert not any(name.startswith("on") for _, own in seen.elements for name in own)
+    assert "\x1b" not in found
+    assert "\u202e" not in found
+    assert seen.texts["body"][0].count("<script>alert(1)</script>") > 10
+
+
+def test_the_test_split_is_hidden_until_every_trial_has_a_result(tmp_path: Path) -> None:
+    spec = {"paper": [{"title": "P", "table": 1, "metric": "test.accuracy", "values": {"none": 91.5}}]}
+    ended = paged(made(tmp_path / "a", {"none": [97.25, 96.0]}, spec))
+    assert "96.25" in ended
+    assert "91.5" in ended
+    waiting = paged(made(tmp_path / "b", {"none": [97.25, 96.0], "every_block": [None]}, spec))
+    assert "96.25" not in waiting
+    assert "91.5" not in waiting
+
+
+def test_what_a_picture_brings_beside_shapes_is_left_out() -> None:
+    bad = b"""<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" onload="alert(1)">
+      <script>alert(1)</script><foreignObject><p>x</p></foreignObject>
+      <a href="javascript:alert(1)"><text>linked</text></a>
+      <image href="http://example.org/x.png"/><use xlink:href="http://example.org/x.svg#a"/>
+      <rect fill="url(http://example.org/a)" onclick="alert(1)"
+        style="fill: url( 'http://example.org/b' ); stroke: red"/>
+      <set attributeName="href"/><text>kept</text></svg>"""
+    found = str(inlined(bad, "x", "said"))
+    assert "kept" in found
+    assert 'stroke="red"' in found
+    for word in ("alert", "example.org", "foreignObject", "script", "linked", "onclick", "onload", "<set"):
+        assert word not in found, word
+    assert inlined(b"<svg", "x", "said") is None
+    assert inlined(b"<html></html>", "x", "said") is None
+
+
+def test_styles_of_a_picture_become_attributes_and_points_say_what_they_are() -> None:
+    found = Seen(str(inlined(PICTURE, "p", "said", {"point:0:1": "none, seed 1"})))
+    assert found.of("use")[0] == {"href": "#p-0", "x": "50", "y": "50", "fill": "#0072b2", "stroke": "#000000"}
+    assert found.of("text")[0]["font-size"] == "7"
+    assert found.of("text")[0]["text-anchor"] == "middle"
+    [point] = [own for own in found.of("g") if own.get("class") == "point"]
+    assert point["aria-label"] == "none, seed 1"
+    assert found.texts["title"] == ["none, seed 1"]
+
+
+def test_a_certificate_is_told_with_its_numbers() -> None:
+    said = {claim.about: " ".join(claim.said) for claim in claims(CERTIFICATE)}
+    assert "74 of 74 trainable parameters receive a gradient; first loss 2.2500" in said["Passes over a real batch"]
+    assert "113 of 116 parameters" in said["Shared start and first batches"]
+    assert "differ (by augmentation)" in said["Shared start and first batches"]
+    assert "1 added, 0 removed, 1 changed nodes. +1,641 parameters, −7 FLOPs." in said["Difference from the baseline"]
+    assert list(said) == [
+        "Keys",
+        "Identity",
+        "Difference from the baseline",
+        "Passes over a real batch",
+        "Shared start and first batches",
+        "Protocol",
+    ]
+    assert [claim.about for claim in claims({})] == ["Passes over a real batch"]
+
+
+def test_curves_have_a_line_a_seed_and_no_more_points_than_can_be_seen() -> None:
+    rows = [{"epoch": epoch, "train.error": 90 - epoch / 10, "test.error": 50.0} for epoch in range(1, 701)]
+    found = curves({"0": rows, "1": rows[:100]}, hidden=True)
+    assert found is not None
+    assert found.splits == ("train",)
+    lines = Seen(str(found.picture)).of("polyline")
+    assert [len(line["points"].split()) for line in lines] == [118, 100]
+    assert found.text == "error (%) by epoch of 2 seeds, at the end: train 20.00 to 80.00"
+    assert curves({"0": rows[:1]}, hidden=False) is None
+    assert curves({"0": [{"epoch": 1, "val.loss": float("nan")}] * 2}, hidden=False) is None
+
+
+def test_cells_are_sorted_by_their_values_and_rows_beyond_the_most_are_said() -> None:
+    table = Table(
+        "t", (Column("a"), Column("b", kind="number")), ((Cell("x"), Cell("9.15 M", 9.15e6)),) * (MOST_ROWS + 7)
+    )
+    found = shown("table", table, {})
+    assert [cell.key for cell in found.rows[0]] == ["x", "9150000.0"]
+    assert (len(found.rows), found.left_out) == (MOST_ROWS, 7)
+    assert shown("t", replace(table, rows=((Cell("x"), Cell("")),)), {}).rows[0][1].key == ""
+
+
+def test_many_variants_stay_small_and_it_is_said_what_is_left_out(study: Study) -> None:
+    arms = [replace(arm, name=f"{arm.name}-{number}") for number in range(155) for arm in arms_of(study)]
+    table = Table("t", (Column("variant"), Column("b")), tuple((Cell(arm.name), Cell("x")) for arm in arms))
+    found = page(study, arms, {"table": table})
+    assert "With more than 60 variants" in found
+    assert "The first 300 of 310" in found
+    assert "<polyline" not in found
+    assert DIAGRAM[40:70] not in found
+
+
+def test_a_diagram_that_is_damaged_is_told(tmp_path: Path) -> None:
+    study = made(tmp_path, {"none": [97.0]})
+    assert ">conv1</title>" in paged(study)
+    (study.folder / DIAGRAMS).write_text("{")
+    found = paged(Study.open(study.folder))
+    assert ">conv1</title>" not in found
+    assert "diagrams.json" in Seen(found).texts["dt"]
+
+
+def test_older_studies_have_no_patch_and_no_diagrams(tmp_path: Path) -> None:
+    found = paged(build(tmp_path, {"none": [97.0, 98.0]}))
+    assert "Not on record." in found
+    assert "conv1" not in found
