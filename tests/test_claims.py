@@ -14,7 +14,7 @@ from statsmodels.stats.multitest import multipletests
 
 from ablate import stats
 from ablate.analysis.arms import Arm
-from ablate.analysis.order import ALPHA, Ordered, detectable, orders_of, paired_t_p, pairs_of, seeds_to_find
+from ablate.analysis.order import ALPHA, Ordered, orders_of, paired_t_p, pairs_of
 from ablate.analysis.papers import Judged, Published, judge, judged, seeds_to_tell
 from ablate.cli import main
 from ablate.report import ablation_table
@@ -136,20 +136,20 @@ def power(n: int, effect: float, alpha: float) -> float:
 @pytest.mark.parametrize("alpha", [0.05, 0.05 / 6])
 def test_what_could_have_been_found_has_power_80_percent(alpha: float) -> None:
     for n in (5, 10, 50):
-        assert power(n, detectable(n, alpha), alpha) == pytest.approx(0.8, abs=1e-4)
+        assert power(n, stats.detectable_difference(1.0, n, alpha) or 0.0, alpha) == pytest.approx(0.8, abs=1e-4)
 
 
 @pytest.mark.parametrize(("effect", "alpha"), [(2.0, 0.05), (0.7, 0.05), (0.4, 0.01), (0.15, 0.05)])
 def test_the_seeds_that_are_needed_are_the_fewest_with_that_power(effect: float, alpha: float) -> None:
-    n = seeds_to_find(effect, alpha)
+    n = stats.seeds_to_detect(1.0, effect, alpha)
     assert n is not None
     assert power(n, effect, alpha) >= 0.8 - 1e-4 > power(n - 1, effect, alpha) - 1e-4
     assert abs(n - next(m for m in range(2, 1000) if power(m, effect, alpha) >= 0.8)) <= (n > 200)
 
 
 def test_few_seeds_of_a_tiny_level_and_more_than_anyone_trains() -> None:
-    assert seeds_to_find(detectable(2, 1e-4) * 1.0001, 1e-4) == 2
-    assert seeds_to_find(0.01, 0.05) is None
+    assert stats.seeds_to_detect(1.0, (stats.detectable_difference(1.0, 2, 1e-4) or 0.0) * 1.0001, 1e-4) == 2
+    assert stats.seeds_to_detect(1.0, 0.01, 0.05) is None
 
 
 def found_in(values: Mapping[str, Sequence[float]], published: Mapping[str, float] | None = None) -> list[Ordered]:
@@ -173,8 +173,8 @@ def test_each_pair_is_borne_out_or_differs_or_cannot_be_told() -> None:
     assert [each.p_holm for each in found] == pytest.approx(list(adjusted))
     rest = by_pair["c", "a"]
     assert rest.difference.sd is not None
-    assert rest.detectable == pytest.approx(rest.difference.sd * detectable(4, ALPHA / 3))
-    assert rest.seeds == seeds_to_find(0.5 / rest.difference.sd, ALPHA / 3)
+    assert rest.detectable == pytest.approx(stats.detectable_difference(rest.difference.sd, 4, ALPHA / 3))
+    assert rest.seeds == stats.seeds_to_detect(rest.difference.sd, 0.5, ALPHA / 3)
 
 
 def _pairs_of_rows(found: Sequence[Ordered], rows: Mapping[str, Any]) -> list[tuple[Any, Any]]:

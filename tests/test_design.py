@@ -636,7 +636,7 @@ def test_no_seeds_and_thousands_of_them_are_refused_without_listing_them(seeds: 
     assert len(said) < 300
 
 
-@pytest.mark.parametrize(("seeds", "message"), [([1, 1], "twice"), ([-1], "negative"), ("auto", "was expected")])
+@pytest.mark.parametrize(("seeds", "message"), [([1, 1], "twice"), ([-1], "negative"), ("several", "was expected")])
 def test_seeds_are_whole_distinct_and_count_from_0(seeds: Any, message: str) -> None:
     assert message in refused({"seeds": seeds, "factors": {"placement": PLACEMENT}})
 

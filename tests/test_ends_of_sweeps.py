@@ -10,9 +10,11 @@ import pytest
 
 from ablate.cli import main
 from ablate.cli.studies import _is_complete
+from ablate.design import study_plan
 from ablate.errors import UserError
 from ablate.events import Event
 from ablate.progress import Progress
+from ablate.spec import load
 from ablate.store import Study
 from tests.conftest import fill
 
@@ -102,9 +104,10 @@ def test_a_study_with_a_damaged_record_does_not_count_as_complete(
     tiny: Path, tmp_path: Path, sweep_spec: Sweep
 ) -> None:
     study = sweep_spec(tiny, tmp_path / "s", ["ablation.seeds=1", "train.epochs=1"], executor="local")
-    assert _is_complete(study.folder)
+    plan = study_plan(load(tiny))
+    assert _is_complete(study.folder, plan)
     (study.folder / "certificates.json").write_text("{")
-    assert not _is_complete(study.folder)
+    assert not _is_complete(study.folder, plan)
 
 
 def test_an_address_is_refused_where_no_ray_is_used(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

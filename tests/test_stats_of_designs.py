@@ -45,7 +45,7 @@ def test_the_seeds_that_are_needed_are_the_fewest_that_detect_the_difference(sd:
 
 def test_nothing_finds_a_difference_of_zero_nor_one_that_is_too_small() -> None:
     assert stats.seeds_to_detect(1.0, 0.0) is None
-    assert stats.seeds_to_detect(1.0, 0.01) is None
+    assert stats.seeds_to_detect(1.0, 0.01) is None  # beyond 10,000
 
 
 def test_a_bootstrap_over_fewer_than_ten_seeds_is_refused() -> None:

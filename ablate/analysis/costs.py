@@ -49,12 +49,11 @@ def trades_of(arms: Sequence[Arm], metric: str) -> list[Trade]:
 
 
 def _priced(arm: Arm, cost: str, metric: str) -> Priced | None:
-    values = list(arm.values(metric).values())
+    found = arm.summary(metric)
     seconds = list(arm.values("seconds").values())
     price = arm.cost(cost) if cost in COSTS else stats.summary(seconds).mean if seconds else None
-    if price is None or not values:
+    if price is None or found is None:
         return None
-    found = stats.summary(values)
     return Priced(arm.name, price, found.mean, found.interval, found.n)
 
 

@@ -10,20 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import combinations
 from typing import Literal
-
-import numpy as np
 
 from ablate import stats
 from ablate.analysis.arms import Arm
 from ablate.analysis.papers import Published
 
 OrderVerdict = Literal["borne out", "differs", "cannot be told", "not run"]
-ALPHA = 1 - stats.LEVEL
-QUANTILES = 2_000
-MANY, MOST_SEEDS = 200, 10_000
+ALPHA = stats.ALPHA
 
 
 @dataclass(frozen=True)
@@ -105,8 +100,8 @@ def _with_verdicts(found: Sequence[Ordered]) -> Iterable[Ordered]:
             pairs=len(tested),
             p_holm=p_holm,
             verdict=verdict,
-            detectable=sd * detectable(each.difference.n, alpha),
-            seeds=None if each.published is None else seeds_to_find(each.published / sd, alpha),
+            detectable=stats.detectable_difference(sd, each.difference.n, alpha),
+            seeds=None if each.published is None else stats.seeds_to_detect(sd, each.published, alpha),
         )
 
 
@@ -123,38 +118,3 @@ def paired_t_p(difference: stats.Difference) -> float | None:
     from scipy.special import stdtr
 
     return float(2 * stdtr(difference.n - 1, -abs(difference.mean) / difference.sd * math.sqrt(difference.n)))
-
-
-@lru_cache(maxsize=4096)
-def detectable(n: int, alpha: float) -> float:
-    """The true difference, in sd of the paired differences, that a paired t-test at ``alpha`` finds with 80% power."""
-    from scipy.optimize import brentq
-    from scipy.special import gammaincinv, ndtr
-
-    # As in ``stats.detectable_difference``, at any level: averaged over the quantiles of the spread.
-    critical = stats.t_quantile(n - 1, 1 - alpha)
-    quantiles = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    spread = np.sqrt(gammaincinv((n - 1) / 2, quantiles) * 2 / (n - 1))
-
-    def lack(shift: float) -> float:
-        missed = ndtr(critical * spread - shift) - ndtr(-critical * spread - shift)
-        return float(1 - missed.mean() - stats.POWER)
-
-    return float(brentq(lack, 0.0, 4 * critical) / math.sqrt(n))
-
-
-def seeds_to_find(effect: float, alpha: float) -> int | None:
-    """How many seeds find a difference of so many sd with 80% power at ``alpha``; None beyond 10,000."""
-    from scipy.special import ndtri
-
-    # Were the sd known it would take so many; since it is measured, about z²/2 more (Guenther, 1981).
-    z = float(ndtri(1 - alpha / 2))
-    wanted = ((z + float(ndtri(stats.POWER))) / effect) ** 2 + z**2 / 2
-    if wanted > MANY:
-        return math.ceil(wanted) if wanted <= MOST_SEEDS else None
-    n = max(2, math.ceil(wanted))
-    while detectable(n, alpha) > effect:
-        n += 1
-    while n > 2 and detectable(n - 1, alpha) <= effect:
-        n -= 1
-    return n

@@ -12,7 +12,7 @@ from ablate.quantities import less_is_better
 
 @dataclass(frozen=True)
 class Spread:
-    """A variant: its values by seed, their mean with the 95% t-interval, in the metric's unit.
+    """A variant: its values by seed, their mean with the 95% interval, in the metric's unit.
 
     ``trials`` counts those of the design, of which some may have no value; ``published`` are paper → value.
     """
@@ -34,7 +34,7 @@ def spreads_of(
 
 def _spread(arm: Arm, metric: str, published: Mapping[str, float]) -> Spread:
     values = arm.values(metric)
-    found = stats.summary(values.values()) if values else None
+    found = arm.summary(metric)
     mean, interval = (found.mean, found.interval) if found else (None, None)
     return Spread(arm.name, values, mean, interval, len(arm.results), published)
 

@@ -84,7 +84,7 @@ def _draw_means(axes: Axes, rows: Sequence[Spread], identify: Identify) -> None:
     means = [(row.mean, index, identify(index, "mean")) for index, row in enumerate(rows) if row.mean is not None]
     bars = [(index, *row.interval) for index, row in enumerate(rows) if row.interval is not None]
     if bars:
-        axes.hlines(*zip(*bars, strict=True), color=BLACK, linewidth=0.9, label="95% t-interval")
+        axes.hlines(*zip(*bars, strict=True), color=BLACK, linewidth=0.9, label="95% interval")
     look: dict[str, Any] = {"marker": "|", "markersize": 9, "markeredgewidth": 1.6, "zorder": 4}
     points(axes, *zip(*means, strict=True), color=BLACK, label="mean", **look)
     for index in (index for index, row in enumerate(rows) if row.mean is None):

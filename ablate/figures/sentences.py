@@ -26,7 +26,7 @@ def counted(count: int, noun: str) -> str:
 
 def seeds_text(metric: str, rows: Sequence[Spread], comparisons: Sequence[Comparison]) -> str:
     """Best and worst, and the largest difference to a baseline."""
-    said = [f"{metric} of {counted(len(rows), 'variant')}: a dot per seed, the mean, and its 95% t-interval."]
+    said = [f"{metric} of {counted(len(rows), 'variant')}: a dot per seed, the mean, and its 95% interval."]
     told = [(row.mean, row) for row in rows if row.mean is not None]
     told.sort(key=lambda each: each[0] if less_is_better(metric) else -each[0])
     if told:

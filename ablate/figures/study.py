@@ -184,7 +184,7 @@ def _costs(arms: Sequence[Arm], metric: str) -> Drawn | None:
         for each in trades
         for point in each.points
     }
-    notes = ["Points: means over seeds; lines: their 95% t-intervals; the Pareto front is that of the means."]
+    notes = ["Points: means over seeds; lines: their 95% intervals; the Pareto front is that of the means."]
     numbers: dict[str, Any] = {"trades": [asdict(each) for each in trades], "hover": hover}
 
     def act(canvas: Canvas) -> None:

@@ -211,7 +211,7 @@ def test_what_was_written_is_one_line_and_what_is_missing_is_counted(
     assert capsys.readouterr().err.splitlines() == [
         "What mattered takes at least 10 ranked trials to say.",
         f"1 trial missing, 1 failed: ablate status {study.folder}",
-        f"wrote {study.folder}/report/ (12 files)",
+        f"wrote {study.folder}/report/ (14 files)",
     ]
     assert not [*(study.folder / "report").glob("importance*")]
 
@@ -220,7 +220,8 @@ def test_a_search_without_a_ranked_trial_has_a_table_and_a_report(tmp_path: Path
     study = search(tmp_path, [refused(0, "rejected", "params", broken=["params"])])
     assert search_table(study).rows == ()
     assert "1 proposal by tpe: 1 rejected." in search_table(study).caption
-    assert [path.name for path in write_report(study)] == [f"table.{suffix}" for suffix in ("md", "tex", "csv")]
+    names = [f"table.{suffix}" for suffix in ("md", "tex", "csv", "json")]
+    assert [path.name for path in write_report(study)] == [*names, "report.html"]
 
 
 def test_the_record_has_every_trial_and_is_json(tmp_path: Path) -> None:
@@ -246,7 +247,6 @@ def test_neither_torch_nor_ray_nor_pyplot_is_imported(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(study.folder)], text=True, capture_output=True, check=True
     )
     written = process.stdout.split()
-    assert written[3:] == [
-        f"{name}.{kind}" for name in ("history", "front", "slices") for kind in ("json", "svg", "png")
-    ]
+    figures = [f"{name}.{kind}" for name in ("history", "front", "slices") for kind in ("numbers.json", "svg", "png")]
+    assert written[4:] == [*figures, "report.html"]
     assert all((study.folder / "report" / name).stat().st_size for name in written)

@@ -56,7 +56,7 @@ def test_it_searches_prints_writes_and_names_the_next_command(here: Path, capsys
     values = capsys.readouterr().out
     (best,) = [trial for trial in json.loads(values)["trials"] if trial["rank"] == 1]
     assert best["metrics"]["val.accuracy"] == max(r["metrics"]["val.accuracy"] for r in study.results().values())
-    assert {"table.md", "history.svg", "history.png", "history.json"} <= {
+    assert {"table.md", "history.svg", "history.png", "history.numbers.json", "report.html"} <= {
         path.name for path in Path("runs/tiny-space/report").iterdir()
     }
 
