@@ -285,6 +285,7 @@ def _reported(study: Study, format: str, columns: list[str] | None = None) -> in
     if missing or failed:
         print(f"{missing} trials missing, {failed} failed: ablate status {study.folder}", file=sys.stderr)
     print(f"wrote {paths[0].parent}/ ({len(paths)} files): {_kinds(paths)}", file=sys.stderr)
+    print(f"next: open {paths[-1]} in a browser", file=sys.stderr)
     return 1 if missing or failed else 0
 
 
