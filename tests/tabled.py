@@ -54,7 +54,7 @@ def build(
     correct: dict[str, list[np.ndarray]] | None = None,
 ) -> Study:
     """A study whose variants have these outcomes, a list by seed each; ``correct``: which test images were right."""
-    hashes = {name: [f"{10 * i + j:032x}" for j in range(len(o))] for i, (name, o) in enumerate(outcomes.items())}
+    hashes = {name: [f"{1_000 * i + j:032x}" for j in range(len(o))] for i, (name, o) in enumerate(outcomes.items())}
     variants = [variant(name, hashes[name], **(more or {}).get(name, {})) for name in outcomes]
     study = Study.create(folder / "placement", {**SPEC, **(spec or {})}, variants, {})
     for name, by_seed in outcomes.items():

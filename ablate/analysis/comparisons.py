@@ -81,7 +81,9 @@ def best_of(metric: str, arms: Iterable[Arm]) -> Arm | None:
         return None
     level = 1 - (1 - stats.LEVEL) / len(others)
     intervals = [best.minus(other, metric, level).interval for other in others]
-    return best if all(found and min(sign * found.low, sign * found.high) > 0 for found in intervals) else None
+    # an interval of no width says how coarse the metric is, and not that a difference is certain
+    clear = [bool(each and each.half_width > 0 and min(sign * each.low, sign * each.high) > 0) for each in intervals]
+    return best if all(clear) else None
 
 
 def _pairs(study: Study, kind: Kind, arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
@@ -120,18 +122,18 @@ def _compared(kind: Kind, metric: str, arm: Arm, other: Arm, correct: _Correct) 
         stats.correlation([a[seed] for seed in paired.seeds], [b[seed] for seed in paired.seeds]),
         pairing,
         correct.interval(arm, other, [str(seed) for seed in paired.seeds]),
-        None if paired.sd is None else stats.detectable_difference(paired.sd, paired.n),
+        stats.detectable_difference(paired.sd, paired.n) if paired.sd else None,
     )
 
 
 def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
-    tested = [each for each in comparisons if each.p is not None]
-    adjusted = dict(zip(map(id, tested), stats.holm([each.p for each in tested if each.p is not None]), strict=True))
+    """What was to be tested counts, whether or not it could be: no failure makes the correction milder."""
+    adjusted = stats.holm([1.0 if each.p is None else each.p for each in comparisons])
     return [
-        replace(each, p_holm=adjusted[id(each)], smallest_p=stats.smallest_p(each.paired.n, len(tested)))
-        if id(each) in adjusted
-        else each
-        for each in comparisons
+        each
+        if each.p is None
+        else replace(each, p_holm=p, smallest_p=stats.smallest_p(each.paired.n, len(comparisons)))
+        for each, p in zip(comparisons, adjusted, strict=True)
     ]
 
 

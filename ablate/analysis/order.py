@@ -81,23 +81,22 @@ def _compared(paper: Published, above: str, below: str, published: float | None,
 
 
 def _with_verdicts(found: Sequence[Ordered]) -> Iterable[Ordered]:
-    """Those of one table, whose number is what Holm corrects for."""
-    tested = [each for each in found if each.p is not None]
-    adjusted = iter(stats.holm([each.p for each in tested if each.p is not None]))
-    for each in found:
+    """Those of one table, whose number is what Holm corrects for, whether or not all could be tested."""
+    adjusted = stats.holm([1.0 if each.p is None else each.p for each in found])
+    for each, p_holm in zip(found, adjusted, strict=True):
         if each.p is None:
-            yield replace(each, why=_why_no_test(each), pairs=len(tested))
+            yield replace(each, why=_why_no_test(each), pairs=len(found))
             continue
-        sd, mean, p_holm = each.difference.sd, each.difference.mean, next(adjusted)
+        sd, mean = each.difference.sd, each.difference.mean
         assert sd is not None
         assert mean is not None
-        alpha = ALPHA / len(tested)
+        alpha = ALPHA / len(found)
         verdict: OrderVerdict = "cannot be told"
         if p_holm <= ALPHA:
             verdict = "borne out" if mean > 0 else "differs"
         yield replace(
             each,
-            pairs=len(tested),
+            pairs=len(found),
             p_holm=p_holm,
             verdict=verdict,
             detectable=stats.detectable_difference(sd, each.difference.n, alpha),

@@ -11,6 +11,7 @@ from ablate.analysis.comparisons import Comparison
 from ablate.analysis.costs import trades_of
 from ablate.analysis.curves import Curve, curves_of, rows_of
 from ablate.analysis.effects import Effect, Effects, Interaction
+from ablate.analysis.papers import other_budget, published_in
 from ablate.analysis.seeds import Spread, spreads_of, told
 from ablate.errors import listed
 from ablate.figures import by_epoch, by_factor, by_variant, sentences
@@ -31,8 +32,6 @@ BANDS = {
     "lowest to highest": "from the lowest to the highest seed",
     "": "none, for a single seed",
 }
-JUDGED_PROFILES = (None, "", "paper")
-"""Under any other, the budget is not the papers'."""
 
 
 def study_figures(
@@ -110,14 +109,11 @@ def _spread_record(row: Spread) -> dict[str, Any]:
 def _published(study: Study, metric: str) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Variant → paper → value, and why there are none though papers have some."""
     found: dict[str, dict[str, float]] = {}
-    for entry in study.spec.get("paper") or []:
-        if entry["metric"] == metric:
-            paper = str(entry["title"]) + (f", table {entry['table']}" if entry.get("table") is not None else "")
-            for name, value in entry["values"].items():
-                found.setdefault(name, {})[paper] = float(value)
-    profile = study.spec.get("profile")
-    if found and profile not in JUDGED_PROFILES:
-        return {}, [f"Published values are not drawn: profile {profile} has another budget."]
+    for paper in published_in(study):
+        for name, (value, _) in paper.values.items() if paper.metric == metric else ():
+            found.setdefault(name, {})[paper.label] = value
+    if found and (budget := other_budget(study)):
+        return {}, [f"Published values are not drawn: another budget ({budget})."]
     return found, []
 
 

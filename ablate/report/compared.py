@@ -62,8 +62,8 @@ def _parts(metric: str, rows: Sequence[Comparison]) -> list[Part]:
         estimate("Δ paired", lambda each: each.paired),
         estimate("Δ unpaired", lambda each: each.unpaired),
         number("g", lambda each: each.g, 2),
-        number("p", lambda each: each.p, 3),
-        number("p (Holm)", lambda each: each.p_holm, 3),
+        (Column("p", "", "right", "number"), lambda each: _p(each.p)),
+        (Column("p (Holm)", "", "right", "number"), lambda each: _p(each.p_holm)),
         number("correlation", lambda each: each.correlation, 2),
         number("pairing", lambda each: each.pairing, 2),
     ]
@@ -79,10 +79,11 @@ def _parts(metric: str, rows: Sequence[Comparison]) -> list[Part]:
 def _caption(rows: Sequence[Comparison]) -> str:
     least = [each.smallest_p for each in rows if each.smallest_p is not None]
     if not least:
-        return "Two seeds are needed for an interval and for a test."
+        return f"No row has a test: that takes 2 to {stats.MOST_SIGN_FLIPS} seeds that both sides have."
+    untested = f", {len(least)} of them tested" if len(least) < len(rows) else ""
     return (
         f"Paired: 95% interval of the mean difference over the seeds that both have; unpaired: Welch's. The smallest p "
-        f"that these seeds could give is {_number(min(least), 3).text} after Holm's correction over {len(rows)}."
+        f"that these seeds could give is {min(least):.2g} after Holm's correction over {len(rows)}{untested}."
     )
 
 
@@ -103,6 +104,10 @@ def _images(metric: str, each: Comparison) -> Cell:
 
 def _size(metric: str, value: float | None) -> Cell:
     return Cell() if value is None else Cell(format_value(metric, value), value)
+
+
+def _p(value: float | None) -> Cell:
+    return Cell("< 0.001", value) if value is not None and value < 0.001 else _number(value, 3)
 
 
 def _number(value: float | None, digits: int) -> Cell:

@@ -16,6 +16,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 LEVEL = 0.95
+ROUNDING = 1e-9
+"""Of the values: what a difference of two may be off by."""
 FEWEST_RESAMPLED = 10
 """Over three values a percentile bootstrap of the mean covers 75% of the time, not 95%; over ten, some 90%."""
 RESAMPLES = 10_000
@@ -95,7 +97,10 @@ def paired_difference(
     seeds = tuple(seed for seed in a if seed in b)
     if not seeds:
         return Difference(None, None, 0, None)
-    found = summary([a[seed] - b[seed] for seed in seeds], level, method)
+    differences = np.array([a[seed] - b[seed] for seed in seeds])
+    if np.ptp(differences) <= ROUNDING * max(abs(side[seed]) for side in (a, b) for seed in seeds):
+        differences[:] = differences[0]  # equal but for the rounding of a subtraction, which is no spread
+    found = summary(differences, level, method)
     return Difference(found.mean, found.sd, found.n, found.interval, seeds)
 
 

@@ -14,7 +14,7 @@ from ablate import stats
 from ablate.analysis.arms import arms_of
 from ablate.analysis.comparisons import Comparison, best_of, compared_metric, comparisons_of
 from ablate.analysis.effects import effects_of
-from ablate.report import ablation_table
+from ablate.report import ablation_table, write_report
 from ablate.report.compared import comparison_tables, effects_tables
 from ablate.report.render import render
 from ablate.store import Study
@@ -58,9 +58,9 @@ def test_a_comparison_is_what_scipy_says_of_the_same_values(make: Make) -> None:
     assert a.smallest_p == stats.smallest_p(5, 2)
 
 
-def test_holm_counts_the_comparisons_that_were_tested_and_no_others(make: Make) -> None:
+def test_what_failed_makes_holms_correction_no_milder(make: Make) -> None:
     found = compared(make({"none": [97.0, 96.0], "a": [97.5, 97.0], "gone": ["crashed", "crashed"]}))
-    assert [(each.variant, each.p, each.p_holm) for each in found] == [("a", 0.5, 0.5), ("gone", None, None)]
+    assert [(each.variant, each.p, each.p_holm) for each in found] == [("a", 0.5, 1.0), ("gone", None, None)]
     assert found[1].paired.mean is None
 
 
@@ -88,7 +88,7 @@ def test_predictions_of_other_images_or_altered_ones_make_no_interval(make: Make
     right["a"] = [np.ones(7, bool)]
     study = build(study.folder / "other", {"none": [70.0], "a": [80.0]}, correct=right)
     assert compared(study, "test.accuracy")[0].examples is not None
-    path = study.trial_folder(f"{10:032x}") / "predictions.npz"
+    path = study.trial_folder(f"{1_000:032x}") / "predictions.npz"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     arms = arms_of(Study.open(study.folder))
     assert arms[1].finished() == {}  # the store believes no altered trial at all
@@ -129,7 +129,7 @@ def test_the_metric_that_is_stated_decides_and_a_hidden_one_never(make: Make) ->
 
 
 def test_bold_is_what_intervals_support_against_every_other(make: Make) -> None:
-    apart = make({"none": [90.0, 91.0, 92.0], "a": [95.0, 96.1, 97.0], "b": [93.0, 94.1, 95.0]})
+    apart = make({"none": [90.0, 91.0, 92.0], "a": [95.0, 96.1, 97.0], "b": [93.0, 94.2, 95.0]})
     arms = arms_of(apart)
     best = best_of(VAL, arms)
     assert best is not None
@@ -204,11 +204,11 @@ def test_no_grid_has_no_effects(make: Make) -> None:
 def test_a_table_says_what_so_few_seeds_can_show(make: Make) -> None:
     study = make({"none": [97.0, 96.0, 98.0], "a": [97.5, 97.0, 98.2]})
     table = comparison_tables(study, compared(study))["comparisons"]
-    assert "The smallest p that these seeds could give is 0.250 after Holm's correction over 1." in table.caption
+    assert "The smallest p that these seeds could give is 0.25 after Holm's correction over 1." in table.caption
     assert table.column("p (Holm)")[0].text == "0.250"
     one = make({"none": [97.0], "a": [97.5]}, {"name": "one"})
     table = comparison_tables(one, compared(one))["comparisons"]
-    assert table.caption == "Two seeds are needed for an interval and for a test."
+    assert table.caption == "No row has a test: that takes 2 to 40 seeds that both sides have."
     assert table.column("Δ paired")[0].text == "+0.50"
 
 
@@ -222,3 +222,25 @@ def test_a_bootstrap_is_asked_for_by_the_spec_and_needs_ten_seeds(make: Make) ->
     assert "In brackets the 95% bootstrap interval (BCa) over seeds" in table.caption
     few = make({"none": [*values[:9], "crashed"]}, {"report": {"interval": "bootstrap"}, "name": "few"})
     assert ablation_table(few, [VAL]).column(VAL)[0].text == "97.13 (n=9: too few for a bootstrap)"
+
+
+def test_what_only_rounding_tells_apart_is_no_spread_and_nothing_is_certain_by_it(make: Make) -> None:
+    """71.3 − 70.9, 70.9 − 70.5 and 70.1 − 69.7 differ in their last bits."""
+    study = make({"none": [70.9, 70.5, 69.7], "a": [71.3, 70.9, 70.1]})
+    (found,) = compared(study)
+    assert (found.paired.sd, found.detectable) == (0.0, None)
+    assert best_of(VAL, arms_of(study)) is None
+
+
+def test_the_caption_counts_the_tests_that_there_were_and_no_p_is_zero(make: Make) -> None:
+    values = {"none": [90.0 + n % 3 for n in range(20)], "a": [91.5 + n % 3 + 0.01 * n for n in range(20)]}
+    study = make(values | {"gone": ["crashed"] * 20})
+    table = comparison_tables(study, compared(study))["comparisons"]
+    assert "is 3.8e-06 after Holm's correction over 2, 1 of them tested." in table.caption
+    assert [cell.text for cell in table.column("p")] == ["< 0.001", ""]
+
+
+def test_an_order_that_a_paper_gives_without_numbers_is_reported(make: Make) -> None:
+    paper = [{"title": "P", "table": "figure 5", "metric": VAL, "order": [["a", "none"]]}]
+    study = make(VALUES, {"paper": paper})
+    assert {"order.md", "seeds.png"} < {path.name for path in write_report(study)}
