@@ -154,5 +154,5 @@ def test_cnntentions_tables_train_on_real_images(
     published = [cell.text for cell in shown.column(f"CNNtention Table {table[-1]}")]
     assert published == {"table2": ["90.66", "90.32", "89.94"], "table3": ["90.96", "91.44", "91.06", "91.32"]}[table]
     judged = [(cell.text, cell.note) for cell in shown.column("verdict")]
-    assert {*judged} == {("not run", "--set data.limit, --set train.epochs: another budget")}
+    assert {*judged} == {("not run", "--set data.name, --set data.limit, --set train.epochs: another budget")}
     assert "Reduced budget" in shown.caption

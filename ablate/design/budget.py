@@ -11,8 +11,10 @@ from ablate.design.plan import root_is_trusted
 from ablate.errors import UserError
 from ablate.spec import Spec, apply, read_data
 
-BUDGET = (("train", "epochs"), ("data", "limit"))
-"""How long is trained, and on how many images."""
+TRAINED = ("network", "data", "train")
+"""Sections that decide what a trained value comes to."""
+NEUTRAL = (("data", "root"), ("data", "download"), ("data", "title"), ("network", "init", "download"))
+"""What is in them and decides nothing."""
 
 
 def resized_by(spec: Spec) -> str:
@@ -25,8 +27,8 @@ def resized_by(spec: Spec) -> str:
 
 
 def budget_set(spec: Spec) -> list[str]:
-    """The paths by which ``--set`` changes for how long, or on how many images, is trained. (Profiles have names.)"""
-    return [each.dotted for each in spec.sets if any(each.path[: len(path)] == path for path in BUDGET)]
+    """The paths by which ``--set`` changes what is trained, on what, or how. (Profiles have names.)"""
+    return [each.dotted for each in spec.sets if each.path[0] in TRAINED and each.path not in NEUTRAL]
 
 
 def _size(spec: Spec) -> tuple[Shape, int] | None:
