@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
 from ablate import stats
-from ablate.analysis.arms import Arm
+from ablate.analysis.arms import Arm, arms_of
 from ablate.analysis.order import ALPHA, Ordered, orders_of, paired_t_p, pairs_of
 from ablate.analysis.papers import Judged, Published, judge, judged, seeds_to_tell
 from ablate.cli import main
@@ -236,7 +236,7 @@ TURNED = {"a": [90.9, 91.1, 91.0, 91.1], "b": [80.1, 80.3, 80.2, 80.1], "c": [91
 
 def test_strict_fails_on_a_broken_claim_alone_and_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sound, turned = (study_of(tmp_path / name, rows) for name, rows in (("1", SOUND), ("2", TURNED)))
-    assert [each.verdict for each in verdicts(sound)] == ["reproduced"] * 3
+    assert [each.verdict for each in verdicts(sound, arms_of(sound))] == ["reproduced"] * 3
     assert main(["report", str(sound.folder), "--json", "--strict"]) == 0
     assert "broken" not in capsys.readouterr().err
     assert main(["report", str(turned.folder), "--json"]) == 0
@@ -255,10 +255,10 @@ def test_a_value_that_no_network_could_have_breaks_no_claim(tmp_path: Path) -> N
 
 def test_under_a_profile_the_order_alone_is_asked_and_the_budget_is_said(tmp_path: Path) -> None:
     study = study_of(tmp_path, TURNED, profile="cpu")
-    assert {each.verdict for each in verdicts(study)} == {"not run"}
-    assert [each.verdict for each in orders(study)] == ["differs", "borne out", "differs"]
+    assert {each.verdict for each in verdicts(study, arms_of(study))} == {"not run"}
+    assert [each.verdict for each in orders(study, arms_of(study))] == ["differs", "borne out", "differs"]
     assert [text.endswith("(profile cpu: another budget)") for text in broken_claims(study)] == [True, True]
-    table = order_table(study)
+    table = order_table(study, arms_of(study))
     assert table is not None
     assert "another budget than the paper's (profile cpu)" in table.caption
     shown = ablation_table(study)
@@ -267,24 +267,25 @@ def test_under_a_profile_the_order_alone_is_asked_and_the_budget_is_said(tmp_pat
 
 
 def test_the_profile_paper_has_the_papers_budget(tmp_path: Path) -> None:
-    assert {each.verdict for each in verdicts(study_of(tmp_path, SOUND, profile="paper"))} == {"reproduced"}
+    study = study_of(tmp_path, SOUND, profile="paper")
+    assert {each.verdict for each in verdicts(study, arms_of(study))} == {"reproduced"}
 
 
 def test_the_order_is_a_table_of_numbers(tmp_path: Path) -> None:
     study = study_of(tmp_path, SOUND)
-    table = order_table(study)
+    table = order_table(study, arms_of(study))
     assert table is not None
     assert [cell.text for cell in table.column("higher in the paper")] == ["b", "c", "b"]
     assert [cell.value for cell in table.column("published Δ")] == pytest.approx([1.0, 0.5, 0.5])
     assert table.column("measured Δ")[0].value == pytest.approx(1.0)
     assert [cell.text for cell in table.column("order")] == ["borne out"] * 3
-    assert order_text(study, orders(study)) == "Of 3 pairs that the paper sets apart, 3 are borne out."
+    assert order_text(study, orders(study, arms_of(study))) == "Of 3 pairs that the paper sets apart, 3 are borne out."
 
 
 def test_nothing_of_the_test_split_is_said_before_the_last_trial(tmp_path: Path) -> None:
     study = study_of(tmp_path, {**TURNED, "c": [91.4, 91.6, None, 91.7]})
-    assert verdicts(study) == []
-    assert order_table(study) is None
+    assert verdicts(study, arms_of(study)) == []
+    assert order_table(study, arms_of(study)) is None
     assert broken_claims(study) == []
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ablate import stats
 from ablate.design import StudyPlan, Variant, as_written, study_plan, trial_hash
 from ablate.design import plan as plans
 from ablate.errors import UserError
@@ -134,6 +135,14 @@ def test_set_on_a_path_that_a_factor_varies_is_an_error_that_names_the_factor(pa
     value: Any = {"train.optimizer.lr": 0.5, "train.optimizer": TRAIN["optimizer"], "train": TRAIN}[path]
     said = refused({"factors": {"rate": by_path("train.optimizer.lr", 0.2, 0.3)}}, sets={path: value})
     assert f"--set {path}: factor 'rate' varies train.optimizer.lr" in said
+
+
+def test_a_bootstrap_of_few_seeds_is_refused_before_anything_is_trained() -> None:
+    factors, sets = {"rate": by_path("train.optimizer.lr", 0.2, 0.3)}, {"report.interval": "bootstrap"}
+    few = stats.FEWEST_RESAMPLED - 1
+    said = refused({"seeds": few, "factors": factors}, sets=sets)
+    assert f"report.interval: a bootstrap over {few} seeds is far too narrow; at least {few + 1} are needed" in said
+    assert planned({"seeds": few + 1, "factors": factors}, sets=sets).report.interval == "bootstrap"
 
 
 def test_set_reaches_every_section() -> None:

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate import watching
+from ablate.analysis.arms import arms_of
 from ablate.cli import main
 from ablate.events import KINDS, Event, stamped
 from ablate.outcomes import FAILED, PROPOSED, RESULTS
 from ablate.progress import Plain, best_text, sentence
-from ablate.report.arms import arms_of, trials_cell
+from ablate.report.arms import trials_cell
 from ablate.report.captions import footnotes
 from ablate.status import status
 from ablate.store import PROPOSALS, Study

@@ -10,6 +10,7 @@ import numpy as np
 
 from ablate import stats
 from ablate.analysis.arms import Arm
+from ablate.analysis.widths import is_complete
 from ablate.quantities import is_rate, less_is_better
 from ablate.store import Study
 
@@ -44,17 +45,17 @@ class Comparison:
     correlation: float | None
     """Pearson's, of the two sides over the seeds that both have."""
     pairing: float | None
-    """Half-width of the paired interval over that of the unpaired one: below 1 pairing saved, above it cost."""
+    """Half-width of the paired t-interval over that of the unpaired one: below 1 pairing saved, above it cost."""
     examples: stats.Interval | None
     """95% example-level bootstrap of the difference: what the sampling of test images alone would do."""
     detectable: float | None
     """The true difference that so many seeds find with 80% power, at the spread that they have."""
 
 
-def compared_metric(study: Study, arms: Iterable[Arm]) -> str | None:
+def compared_metric(study: Study, arms: Sequence[Arm]) -> str | None:
     """What variants are compared by: ``report.metric``, else the first rate of the columns that may be shown."""
     report = study.spec.get("report") or {}
-    hidden = any(result is None for arm in arms for result in arm.results.values())
+    hidden = not is_complete(study, arms)
     names = [report["metric"]] if report.get("metric") else list(report.get("columns") or DEFAULT_COLUMNS)
     rates = [name for name in names if is_rate(name) or report.get("metric")]
     return next((name for name in rates if not (hidden and name.startswith("test."))), None)
@@ -106,8 +107,9 @@ def _compared(kind: Kind, metric: str, arm: Arm, other: Arm, correct: _Correct) 
     differences = [a[seed] - b[seed] for seed in paired.seeds]
     testable = 2 <= len(differences) <= stats.MOST_SIGN_FLIPS
     pairing = None
-    if paired.interval and unpaired.interval and unpaired.interval.half_width > 0:
-        pairing = paired.interval.half_width / unpaired.interval.half_width
+    by_t = stats.paired_difference(a, b).interval  # as Welch's is, whatever the spec asks for
+    if by_t and unpaired.interval and unpaired.interval.half_width > 0:
+        pairing = by_t.half_width / unpaired.interval.half_width
     return Comparison(
         arm.name,
         other.name,

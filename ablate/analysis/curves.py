@@ -16,7 +16,6 @@ import numpy as np
 from ablate import stats
 from ablate.analysis.arms import Arm
 from ablate.store import Study
-from ablate.store.trial import TrialFolder
 
 SPLITS = ("train", "val", "test")
 LEAST = 3
@@ -50,10 +49,10 @@ def rows_of(study: Study, arms: Iterable[Arm]) -> dict[str, dict[str, Rows]]:
     found: dict[str, dict[str, Rows]] = {}
     for arm in arms:
         found[arm.name] = {}
-        for seed in arm.finished():
+        for seed, result in arm.finished().items():
             hash = arm.record["trials"][seed]
             if hash not in read:
-                read[hash] = TrialFolder(study.trial_folder(hash), hash).rows()[0]
+                read[hash] = study.metrics(hash, result)
             found[arm.name][seed] = read[hash]
     return found
 

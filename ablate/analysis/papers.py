@@ -10,7 +10,6 @@ from typing import Any
 
 from ablate import stats
 from ablate.analysis.arms import Arm
-from ablate.outcomes import RESULTS
 from ablate.quantities import COSTS
 from ablate.store import Study
 
@@ -101,12 +100,6 @@ def place_of(table: Any) -> str:
     """``Table 3``; what is no number says for itself what it is: ``figure 6``."""
     text = str(table)
     return f"Table {text}" if text[:1].isdigit() else text
-
-
-def hides_test(study: Study) -> bool:
-    """Whether a trial is without a result, so that nothing of the test split is shown."""
-    hashes = {hash for variant in study.variants for hash in variant["trials"].values()}
-    return any(state.status not in RESULTS for hash, state in study.states().items() if hash in hashes)
 
 
 def other_budget(study: Study) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ablate import stats
 from ablate.analysis.arms import Arm
+from ablate.store import Study
 
 AUTO = "auto"
 
@@ -75,6 +76,17 @@ class Look:
     def more(self) -> int:
         """How many seeds the rule asks for now."""
         return max(0, min(self.until.add, self.until.most - self.seeds)) if self.wide else 0
+
+
+def is_complete(study: Study, arms: Sequence[Arm]) -> bool:
+    """Whether every trial has a result, and no rule asks for more seeds: until then nothing is told of the test split.
+
+    A budget that ended before the rule was content leaves it so; ``until.most`` may be lowered to the seeds there are.
+    """
+    if any(result is None for arm in arms for result in arm.results.values()):
+        return False
+    until = Until.of(study.spec)
+    return until is None or not look(until, arms).more
 
 
 def look(until: Until, arms: Sequence[Arm]) -> Look:

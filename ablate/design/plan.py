@@ -20,19 +20,16 @@ from ablate.design.conflicts import check_paths
 from ablate.design.controls import Near, add_controls, check_controls
 from ablate.design.levels import Factors, Level, more_seeds, read_ablation, read_factors, read_seeds
 from ablate.design.own_keys import own_key_problems, without_repeats
+from ablate.design.reported import check_columns, check_interval, check_published, check_until
 from ablate.design.variant import Variant
-from ablate.diagnose import shown
 from ablate.errors import Problem, UserError, did_you_mean
-from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec, UntilSpec
+from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec
 from ablate.network import Network, Permission, check_parameters_used, read_network, with_weights
 from ablate.recipe import check_recipe
 from ablate.spec import Assignment, Spec, apply, read_data, read_paper, read_section, read_train
 from ablate.trainable import resolve
 
 MOST_TRIALS = 100_000
-COUNTS = ("params", "flops")
-FEWEST_RESAMPLED = 10
-"""Seeds, as in ``stats``: over three a percentile bootstrap covers 75% of the time and not 95%."""
 
 
 @dataclass
@@ -159,12 +156,12 @@ def study_plan(spec: Spec) -> StudyPlan:
     _refuse_no_ops(variants, combined.kept, collector)
     near = _controlled(spec, ablation, variants, collector)
     _check_trials(len(possible) * len(variants), collector)
-    _check_published(paper, variants, collector)
-    _check_columns(report, variants, collector)
-    _check_interval(report, len(seeds), collector)
+    check_published(paper, variants, collector)
+    check_columns(report, variants, collector)
+    check_interval(report, len(seeds), collector)
     _check_seeds_of_weights(variants, possible, collector)
     if until is not None:
-        _check_until(until, variants, collector)
+        check_until(until, variants, collector)
     collector.raise_if_any()
     if until is not None:  # with its defaults, so that a study says by which rule its seeds came
         tree["ablation"] = yamlfile.Mapping({**tree["ablation"], "until": until.model_dump()})
@@ -198,96 +195,6 @@ def _once_each(combined: Combined, factors: Factors, ablation: AblationSpec | No
         for levels in factors.values()
         for level in levels
     ]
-
-
-def _check_published(paper: list[PaperClaim], variants: list[Variant], collector: Collector) -> None:
-    names = [variant.name for variant in variants]
-    first: dict[tuple[str, str, str], int] = {}
-    for index, claim in enumerate(paper):
-        before = first.setdefault((claim.title, str(claim.table), claim.metric), index)
-        if before != index:
-            of = "" if claim.table is None else f" of table {claim.table}"
-            message = f"'{claim.metric}'{of} of '{claim.title}' is given twice, first in entry {before + 1}"
-            collector.add(("paper", index), message, "put the values together, or say the table", key=False)
-        for name in claim.values:
-            if name not in names:
-                collector.add(("paper", index, "values", name), f"no variant '{name}'", did_you_mean(name, names))
-        _check_order(claim, index, names, collector)
-        for name in claim.plus_minus:
-            if name not in claim.values:
-                message = f"nothing is published for '{name}'"
-                collector.add(("paper", index, "plus_minus", name), message, did_you_mean(name, claim.values))
-            elif not claim.plus_minus[name] > 0:
-                collector.add(("paper", index, "plus_minus", name), "a ± is above 0", "leave it out", key=False)
-        for name in claim.not_reproducible:
-            if name not in claim.values:
-                message = f"nothing is published for '{name}'"
-                collector.add(("paper", index, "not_reproducible", name), message, did_you_mean(name, claim.values))
-        for key in ("printed_to", "not_reproducible"):
-            if key in claim.model_fields_set and claim.metric not in COUNTS:
-                message = f"is about counts, and '{claim.metric}' is measured with an error"
-                collector.add(("paper", index, key), message, "metric: params, or flops")
-        if claim.metric in COUNTS:
-            _check_counts(claim, index, collector)
-
-
-def _check_order(claim: PaperClaim, index: int, names: list[str], collector: Collector) -> None:
-    """A claim is about something; a ranking is of two models at least, each once, by what is measured with an error."""
-    if not claim.values and not claim.order:
-        message = "says nothing: neither values nor an order of models"
-        collector.add(("paper", index), message, "values: {VARIANT: 90.96}, or order: [[HIGHER, LOWER]]", key=False)
-    if claim.order and claim.metric in COUNTS:
-        message = f"ranks models by '{claim.metric}', which no run changes"
-        collector.add(("paper", index, "order"), message, "values: the counts themselves")
-    for number, ranking in enumerate(claim.order):
-        path = ("paper", index, "order", number)
-        if len(ranking) < 2 or len({*ranking}) < len(ranking):
-            collector.add(path, f"[{', '.join(ranking)}] is no ranking of two variants or more, each once", key=False)
-        for name in ranking:
-            if name not in names:
-                collector.add(path, f"no variant '{name}'", did_you_mean(name, names), key=False)
-
-
-def _check_counts(claim: PaperClaim, index: int, collector: Collector) -> None:
-    """Published counts are none below 0, and whole multiples of what a unit of their last digit is worth."""
-    for name, value in claim.values.items():
-        units = abs(value) / (claim.printed_to or 1.0)
-        if value < 0:
-            collector.add(("paper", index, "values", name), f"{shown(value)}: no count is less than 0", key=False)
-        elif claim.printed_to is not None and abs(units - round(units)) > min(1e-6 * max(units, 1.0), 0.01):
-            message = (
-                f"{shown(claim.printed_to)} is no unit of the last digit of {shown(value)}, published for '{name}'"
-            )
-            collector.add(("paper", index, "printed_to"), message, "1.0e+5 for 28.0e+6, printed as 28.0 M", key=False)
-
-
-def _check_columns(report: ReportSpec, variants: list[Variant], collector: Collector) -> None:
-    """A column that is asked for twice, or that no trial can fill."""
-    has_val = any(variant.data.val is not None for variant in variants)
-    for index, column in enumerate(report.columns if "columns" in report.model_fields_set else ()):
-        if column in report.columns[:index]:
-            collector.add(("report", "columns", index), f"'{column}' is given twice", key=False)
-        elif column.startswith("val.") and not has_val:
-            message = f"'{column}' needs a validation split, and no variant has one"
-            collector.add(("report", "columns", index), message, "add data.val", key=False)
-    if report.metric and report.metric.startswith("val.") and not has_val:
-        message = f"'{report.metric}' needs a validation split, and no variant has one"
-        collector.add(("report", "metric"), message, "add data.val", key=False)
-
-
-def _check_until(until: UntilSpec, variants: list[Variant], collector: Collector) -> None:
-    """A variant without the metric would never have an interval."""
-    without = [variant.name for variant in variants if variant.data.val is None]
-    if until.metric.startswith("val.") and without:
-        of = "" if len(without) == len(variants) else f", which variant '{without[0]}' has not"
-        message = f"'{until.metric}' needs a validation split{of}"
-        collector.add(("ablation", "until", "metric"), message, "add data.val", key=False)
-
-
-def _check_interval(report: ReportSpec, seeds: int, collector: Collector) -> None:
-    if report.interval == "bootstrap" and seeds < FEWEST_RESAMPLED:
-        message = f"a bootstrap over {seeds} seeds is far too narrow; at least {FEWEST_RESAMPLED} are needed"
-        collector.add(("report", "interval"), message, "interval: t, or more seeds", key=False)
 
 
 def _variants(spec: Spec, combinations: list[Combination], collector: Collector, *, named: bool) -> list[Variant]:

@@ -13,6 +13,7 @@ from ablate.analysis.curves import Curve, curves_of, rows_of
 from ablate.analysis.effects import Effect, Effects, Interaction
 from ablate.analysis.papers import other_budget, published_in
 from ablate.analysis.seeds import Spread, spreads_of, told
+from ablate.analysis.widths import is_complete
 from ablate.errors import listed
 from ablate.figures import by_epoch, by_factor, by_variant, sentences
 from ablate.figures.canvas import draw
@@ -121,8 +122,7 @@ def _curves(study: Study, arms: Sequence[Arm], metric: str | None) -> Drawn | No
     own = [arm for arm in arms if not arm.record.get("duplicate_of")]
     finished = [arm for arm in own if arm.finished()]
     shown = told(finished, metric, len(LOOKS))
-    missing = any(result is None for arm in arms for result in arm.results.values())
-    found = curves_of(rows_of(study, shown), hidden=["test"] if missing else [])
+    found = curves_of(rows_of(study, shown), hidden=[] if is_complete(study, arms) else ["test"])
     # a single epoch is a point, not a curve
     if max((len(curve.epochs) for curve in found), default=0) < 2:
         return None

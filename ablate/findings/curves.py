@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
+from ablate.analysis.costs import Point, corners
 from ablate.findings.scales import Scale, scale_of
 from ablate.findings.values import Findings, Trial, is_trained
-
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -89,16 +87,8 @@ def _front(found: Findings, x: str, y: str) -> Front:
     ways = found.objectives[x], found.objectives[y]
     front = tuple(sorted(map(placed, found.front), key=lambda each: each[1:]))
     others = tuple(map(placed, found.ranked[found.on_front :]))
-    corners = _corners([(a, b) for _, a, b in front], ways[0]) if len(found.objectives) == 2 else ()
-    return Front(x, y, ways, front, others, corners)
-
-
-def _corners(points: list[Point], way: str) -> tuple[Point, ...]:
-    """Through the points, by their x: between two of them, who spends x of the one can have no more than its y."""
-    line = points[:1]
-    for (x, y), (next_x, next_y) in pairwise(points):
-        line += [(next_x, y) if way == "minimize" else (x, next_y), (next_x, next_y)]
-    return tuple(line)
+    steps = corners([(a, b) for _, a, b in front], ways[0]) if len(found.objectives) == 2 else ()
+    return Front(x, y, ways, front, others, steps)
 
 
 def slices(found: Findings, paths: Sequence[str] | None = None) -> list[list[Panel]]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from ablate.analysis.arms import MEASURES, Arm, arms_of, measured
+from ablate.analysis.arms import Arm
 from ablate.report.values import Cell, Column
-
-__all__ = ["MEASURES", "Arm", "Part", "arms_of", "measured", "trials_cell"]
 
 Part = tuple[Column, Callable[[Arm], Cell]]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ablate.analysis.arms import Arm
 from ablate.analysis.comparisons import best_of
-from ablate.analysis.widths import Until, look
+from ablate.analysis.widths import Until, is_complete, look
 from ablate.errors import listed
 from ablate.outcomes import FAILED, RESULTS, STATES
 from ablate.quantities import COSTS
@@ -43,8 +43,7 @@ def seeds_text(study: Study, arms: list[Arm]) -> str:
         return ""
     seen = look(until, arms)
     compared = any(arm.baseline is not None for arm in arms)
-    unfinished = any(result is None for arm in arms for result in arm.results.values())
-    so_far = ", so far" if seen.more or unfinished else ""
+    so_far = "" if is_complete(study, arms) else ", so far"
     return f"{rule_text(until, compared=compared)}; {COVERAGE}. {look_text(seen)}{so_far}"
 
 
@@ -128,7 +127,8 @@ def footnotes(study: Study, arms: list[Arm], hidden: list[str], missing: int, pa
     if failed := by_kind(fates, ("pruned", *FAILED)):
         yield f"In no mean, since they did not finish: {failed}."
     if hidden:
-        yield f"Hidden until every trial has a result: {', '.join(hidden)}."
+        when = "every trial has a result" if missing else "no more seeds are asked for"
+        yield f"Hidden until {when}: {', '.join(hidden)}."
     yield from provenance(study, arms)
     if any(paper.metric not in COSTS for paper in papers):
         yield (

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from ablate.analysis.arms import Arm, arms_of
 from ablate.analysis.order import Ordered, orders_of
-from ablate.analysis.papers import Judged, hides_test, judged, other_budget, published_in
+from ablate.analysis.papers import Judged, judged, other_budget, published_in
+from ablate.analysis.widths import is_complete
 from ablate.errors import listed
 from ablate.quantities import format_value, unit_of
-from ablate.report.arms import Arm, arms_of
 from ablate.report.values import Cell, Column, Table, format_published
 from ablate.store import Study
 
@@ -31,17 +32,17 @@ SIGN_FLIPS = (
 )
 
 
-def verdicts(study: Study, arms: list[Arm] | None = None) -> list[Judged]:
-    """The verdict on each published value; by a metric of the test split only once every trial has a result."""
-    return _shown(study, judged(published_in(study), arms_of(study) if arms is None else arms))
+def verdicts(study: Study, arms: Sequence[Arm]) -> list[Judged]:
+    """The verdict on each published value; by a metric of the test split only once the study is complete."""
+    return _shown(study, arms, judged(published_in(study), arms))
 
 
-def orders(study: Study, arms: list[Arm] | None = None) -> list[Ordered]:
-    """What the papers' order comes to; by a metric of the test split only once every trial has a result."""
-    return _shown(study, orders_of(published_in(study), arms_of(study) if arms is None else arms))
+def orders(study: Study, arms: Sequence[Arm]) -> list[Ordered]:
+    """What the papers' order comes to; by a metric of the test split only once the study is complete."""
+    return _shown(study, arms, orders_of(published_in(study), arms))
 
 
-def order_table(study: Study, arms: list[Arm] | None = None) -> Table | None:
+def order_table(study: Study, arms: Sequence[Arm]) -> Table | None:
     """A row for each pair of models that a paper sets apart; None where there is none that may be shown."""
     found = orders(study, arms)
     if not found:
@@ -94,8 +95,8 @@ _VERBS = {
 }
 
 
-def _shown(study: Study, claims: Sequence[Claim]) -> list[Claim]:
-    hidden = any(claim.metric.startswith("test.") for claim in claims) and hides_test(study)
+def _shown(study: Study, arms: Sequence[Arm], claims: Sequence[Claim]) -> list[Claim]:
+    hidden = not is_complete(study, arms)
     return [claim for claim in claims if not (hidden and claim.metric.startswith("test."))]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ablate import stats
+from ablate.analysis.arms import Arm
 from ablate.analysis.papers import Judged, Published, judge, published_in
 from ablate.quantities import COSTS, format_value, unit_of
-from ablate.report.arms import Arm, Part
+from ablate.report.arms import Part
 from ablate.report.values import Cell, Column, format_published
 
 __all__ = [

@@ -160,7 +160,8 @@ def _latex_character(character: str) -> str:
     if character.isascii() or character in _LATEX:
         return _LATEX.get(character, character)
     letter, *accents = list(unicodedata.normalize("NFD", character))
-    if character in "ßÆæØøŒœ" or (letter.isascii() and letter.isalpha() and all(a in _ACCENTS for a in accents)):
+    accented = character <= "\u017f" and letter.isascii() and letter.isalpha() and all(a in _ACCENTS for a in accents)
+    if character in "ßÆæØøŒœ" or accented:
         return character
     return rf"\ifdefined\XeTeXversion {character}\else\ifdefined\directlua {character}\else ?\fi\fi{{}}"
 

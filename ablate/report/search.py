@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ablate.analysis.arms import arms_of
 from ablate.findings import Findings, Importance, Trial, correlations, findings_of, importances
 from ablate.findings.importance import LEAST
 from ablate.findings.scales import Scale, columns_of, scale_of
 from ablate.labels import short_names
 from ablate.quantities import COSTS, format_value, unit_of
-from ablate.report.arms import arms_of
 from ablate.report.captions import counted
 from ablate.report.search_captions import caption, footnotes
 from ablate.report.values import Cell, Column, Table

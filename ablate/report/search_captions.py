@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from ablate.analysis.arms import Arm
 from ablate.errors import listed
 from ablate.findings.correlating import Correlation
 from ablate.findings.scales import columns_of
@@ -12,7 +13,6 @@ from ablate.findings.values import Findings, on_test
 from ablate.labels import short_names
 from ablate.outcomes import FAILED, PROPOSED, RESULTS
 from ablate.quantities import format_value, unit_of
-from ablate.report.arms import Arm
 from ablate.report.captions import by_kind, counted, provenance, sentences, setting
 from ablate.store import Study
 

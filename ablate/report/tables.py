@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ablate import stats
+from ablate.analysis.arms import MEASURES, Arm, arms_of
 from ablate.analysis.comparisons import DEFAULT_COLUMNS, best_of, compared_metric
+from ablate.analysis.widths import is_complete
 from ablate.errors import Problem, UserError, did_you_mean
 from ablate.quantities import COSTS, format_value, unit_of
-from ablate.report.arms import MEASURES, Arm, Part, arms_of, trials_cell
+from ablate.report.arms import Part, trials_cell
 from ablate.report.captions import caption, footnotes
 from ablate.report.papers import COST_VERDICTS, Published, only_published, paper_parts, published_in, verdict_on_cost
 from ablate.report.values import Cell, Column, Table, format_published
@@ -60,7 +62,7 @@ def ablation_table(study: Study, columns: Sequence[str] | None = None, arms: Seq
     names += [metric for metric in dict.fromkeys(p.metric for p in papers) if metric not in names]
     _check_columns(names, arms)
     missing = sum(result is None for arm in arms for result in arm.results.values())
-    hidden = [name for name in names if name.startswith("test.")] if missing else []
+    hidden = [name for name in names if name.startswith("test.") and not is_complete(study, arms)]
     shown = [name for name in names if name not in hidden]
     papers_shown = [paper for paper in papers if paper.metric not in hidden]
     rows = arms + only_published(arms, papers_shown)

@@ -293,10 +293,12 @@ class Study(Trials):
         return read_events(self.folder / EVENTS, offset)
 
     def save_report(self, name: str, text: str) -> Path:
-        """``report/name``, replaced whole."""
+        """``report/name``, replaced whole. Errors (UserError): no name of a file; the folder is a link elsewhere."""
         if not is_name(name):
             raise UserError(f"{name!r} cannot name a file of the report")
         path = self.folder / REPORT / name
+        if path.parent.is_symlink():
+            raise UserError(Problem(f"{path.parent} is a link: a report is not written elsewhere", hint="remove it"))
         with writing(path.parent):
             path.parent.mkdir(exist_ok=True)
         write(path, text.encode())

@@ -148,6 +148,59 @@ def test_what_a_picture_brings_beside_shapes_is_left_out() -> None:
     assert inlined(b"<html></html>", "x", "said") is None
 
 
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{}</svg>'
+
+
+def test_a_title_in_a_picture_holds_text_alone() -> None:
+    """To an HTML parser a path in a title is an element without an end, and the page after it is part of the title."""
+    found = str(
+        inlined(SVG.format("<g><title>conv1<path/><image/></title></g><rect><g><path/></g></rect>"), "x", "said")
+    )
+    assert "<title>conv1</title>" in found
+    assert "path" not in found
+    assert "image" not in found
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<g>" * 3_000 + "</g>" * 3_000,
+        "<g/>" * 60_000,
+        '<g id="a"><path/></g><g id="b">' + '<use xlink:href="#a"/>' * 10 + '</g><use xlink:href="#b"/>',
+        '<g id="a">' + "<path/>" * 300 + "</g>" + '<use xlink:href="#a"/>' * 300,
+        '<g id="a"><use xlink:href="#a"/></g>',
+    ],
+    ids=["deep", "many", "chained", "repeated", "itself"],
+)
+def test_a_picture_that_would_stop_a_browser_is_none(content: str) -> None:
+    assert inlined(SVG.format(content), "x", "said") is None
+
+
+def test_a_picture_of_an_unknown_encoding_is_none() -> None:
+    assert inlined(b"<?xml version='1.0' encoding='bogus'?><svg/>", "x", "said") is None
+
+
+@pytest.mark.parametrize(
+    "value", ["u\\72l(http://e.x/a#b)", "url(http://e.x/a)", "url(#a) url(http://e.x/b)", "data:x", "URL(//e.x)"]
+)
+def test_no_spelling_of_an_address_is_taken_over(value: str) -> None:
+    assert "e.x" not in (found := str(inlined(SVG.format(f'<rect fill="{value}" clip-path="{value}"/>'), "x", "said")))
+    assert "data:x" not in found
+
+
+def test_what_is_said_of_a_picture_is_no_reference_in_it() -> None:
+    found = inlined(SVG.format('<g id="a"/><g id="a"/><rect fill="url(#a)"/>'), "x", "v url(#a) end", {"a": "url(#zz)"})
+    assert 'aria-label="v url(#a) end"' in str(found)
+    assert 'aria-label="url(#zz)"' in str(found)
+    assert str(found).count('id="x-0"') == 1
+
+
+def test_trials_without_a_result_and_readings_that_are_not_on_record_are_told(tmp_path: Path) -> None:
+    found = paged(made(tmp_path, {"none": [97.0, None]}))
+    assert "No trial that ended failed. 1 of 2 have no result." in found
+    assert "The trials tell of 1: the record is not whole." in found
+
+
 def test_styles_of_a_picture_become_attributes_and_points_say_what_they_are() -> None:
     found = Seen(str(inlined(PICTURE, "p", "said", {"point:0:1": "none, seed 1"})))
     assert found.of("use")[0] == {"href": "#p-0", "x": "50", "y": "50", "fill": "#0072b2", "stroke": "#000000"}

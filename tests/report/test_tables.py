@@ -356,3 +356,23 @@ def test_a_summary_and_its_cell_agree(make: Make) -> None:
     cell = ablation_table(make({"none": [97.1, 96.3, 98.2, 97.7]})).column("val.accuracy")[0]
     expected = stats.summary([97.1, 96.3, 98.2, 97.7])
     assert (cell.value, cell.interval, cell.n) == (expected.mean, expected.interval, 4)
+
+
+def test_a_report_is_not_written_through_a_link(make: Make, tmp_path: Path) -> None:
+    study = make({"none": [97.0]})
+    (tmp_path / "elsewhere").mkdir()
+    (study.folder / "report").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        write_report(study)
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+
+
+def test_the_test_split_stays_hidden_while_the_rule_asks_for_more_seeds(make: Make) -> None:
+    until = {"metric": "val.accuracy", "half_width": 0.1, "first": 2, "add": 1, "most": 9}
+    values = {"none": [97.0, 96.0], "every_block": [97.5, 97.0]}
+    study = make(values, {"ablation": {"seeds": "auto", "until": until}})
+    table = ablation_table(study)
+    assert "test.accuracy" not in [column.name for column in table.columns]
+    assert "Hidden until no more seeds are asked for: test.accuracy." in table.footnotes
+    study.spec["ablation"]["until"]["most"] = 2
+    assert "test.accuracy" in [column.name for column in ablation_table(study).columns]

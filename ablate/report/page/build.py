@@ -12,13 +12,14 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ablate.analysis.arms import Arm
-from ablate.analysis.papers import judged, published_in
+from ablate.analysis.widths import is_complete
 from ablate.findings import is_search
 from ablate.labels import clean
 from ablate.quantities import COSTS
+from ablate.report.claims import verdicts
 from ablate.report.page import question
 from ablate.report.page.drawings import inlined
-from ablate.report.page.tables import ShownTable, shown, verdicts
+from ablate.report.page.tables import ShownTable, shown, verdict_table
 from ablate.report.page.variants import (
     MOST_PICTURED,
     MOST_TOLD,
@@ -74,12 +75,13 @@ def values(
     study: Study, arms: Sequence[Arm], tables: Mapping[str, Table], figures: Iterable[Figure] = ()
 ) -> dict[str, Any]:
     """What the template shows."""
-    hidden = any(result is None for arm in arms for result in arm.results.values())
+    hidden = not is_complete(study, arms)
     told_of = _told_of(study, arms, tables["table"])
     links = links_of(told_of)
     metrics = [name for name in _metrics(study) if not (hidden and name.startswith("test."))]
     failed = failures(arms)
     readings = study.exposures()
+    results = {arm.record["trials"][seed]: result for arm in arms for seed, result in arm.results.items()}
     command, about_command = question.command(study)
     style, script = _text("style.css"), _text("script.js")
     return {
@@ -90,7 +92,7 @@ def values(
         "script": _marked(script),
         "question": question.question(study, arms),
         "tables": [(HEADINGS.get(name, name), shown(name, table, links)) for name, table in tables.items()],
-        "verdicts": _verdicts(study, arms, hidden),
+        "verdicts": _verdicts(study, arms, links),
         "figures": [_drawn(figure) for figure in figures],
         "variants": list(told(study, told_of, metrics, hidden=hidden)),
         "metrics": [metric_header(name) for name in metrics],
@@ -100,6 +102,9 @@ def values(
         "damaged": sorted(study.damaged.items()),
         "readings": readings[:MOST_READINGS],
         "readings_count": len(readings),
+        "readings_told": sum(int((result or {}).get("test_readings") or 0) for result in results.values()),
+        "trials": len(results),
+        "without_result": sum(result is None for result in results.values()),
         "environment": question.environment(study),
         "command": command,
         "about_command": about_command,
@@ -135,9 +140,9 @@ def _metrics(study: Study) -> list[str]:
     return [name for name in dict.fromkeys(columns) if name not in COSTS and name in METRICS]
 
 
-def _verdicts(study: Study, arms: Sequence[Arm], hidden: bool) -> ShownTable | None:
-    claims = judged([paper for paper in published_in(study) if not (hidden and paper.metric.startswith("test."))], arms)
-    return shown("verdicts", verdicts(claims), links_of(arms)) if claims else None
+def _verdicts(study: Study, arms: Sequence[Arm], links: Mapping[str, str]) -> ShownTable | None:
+    found = verdicts(study, arms)
+    return shown("verdicts", verdict_table(found), links) if found else None
 
 
 def _drawn(figure: Figure) -> Drawn:

@@ -1,6 +1,6 @@
 
 "use strict";
-// Sorting, tooltips, and links into what is folded. Without this script the page says the same.
+// Sorting, keys and tooltips, links into what is folded, unfolding for paper. Without it all the same is there to read.
 
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
@@ -74,7 +74,7 @@ for (const picture of document.querySelectorAll(".picture svg")) {
 addEventListener("scroll", hush, { passive: true });
 
 function unfold() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const target = document.getElementById(location.hash.slice(1));
   if (target instanceof HTMLDetailsElement) target.open = true;
 }
 addEventListener("hashchange", unfold);

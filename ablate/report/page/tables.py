@@ -60,7 +60,7 @@ def _cell(cell: Cell, column: Column, marks: Mapping[str, str], links: Mapping[s
     return ShownCell(cell.text, key, marks.get(cell.note, ""), links.get(cell.text, ""), cell.best)
 
 
-def verdicts(claims: Sequence[Judged]) -> Table:
+def verdict_table(claims: Sequence[Judged]) -> Table:
     """What papers published of a study, beside what was measured."""
     columns = (
         Column("variant"),
