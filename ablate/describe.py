@@ -246,8 +246,15 @@ def _power(prepared: Prepared) -> str:
     return _power_of(prepared, len(plan.seeds))
 
 
+def _tests(plan: StudyPlan) -> set[tuple[str, str]]:
+    """The comparisons with a baseline: what shares its trials is one variant."""
+    same = {variant.name: variant.duplicate_of or variant.name for variant in plan.variants}
+    pairs = {(same[variant.name], same[variant.baseline]) for variant in plan.variants if variant.baseline}
+    return {(name, baseline) for name, baseline in pairs if name != baseline}
+
+
 def _power_of(prepared: Prepared, seeds: int) -> str:
-    compared = sum(1 for variant in prepared.plan.distinct if variant.baseline)
+    compared = len(_tests(prepared.plan))
     if seeds < 2:
         return "One seed: no interval, and no difference can be told from noise."
     smallest = stats.smallest_p(seeds, 1)

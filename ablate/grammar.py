@@ -190,11 +190,11 @@ class UntilSpec(Section):
     half_width: float = Field(
         gt=0, allow_inf_nan=False, description="± how much they may be, in the metric's unit: points of accuracy"
     )
-    first: int = Field(5, ge=2, le=MOST_SEEDS, description="seeds before the first look at the intervals")
+    first: int = Field(5, ge=3, le=MOST_SEEDS, description="seeds before the first look at the intervals")
     add: int = Field(2, ge=1, le=MOST_SEEDS, description="seeds that are added while an interval is wider")
     most: int = Field(
         20,
-        ge=2,
+        ge=3,
         le=MOST_SEEDS,
         validate_default=True,
         description="seeds after which none is added, however wide it is",

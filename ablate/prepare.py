@@ -168,8 +168,15 @@ def variant_records(prepared: Prepared) -> list[dict[str, Any]]:
             prepared.numerics,
         )
         | changed
+        | _near(prepared.plan, variant.name)
         for variant in prepared.plan.variants
     ]
+
+
+def _near(plan: StudyPlan, name: str) -> dict[str, Any]:
+    """In what the variant is as expensive as its baseline: cost → tolerance."""
+    found = {near.match: near.tolerance for near in plan.near if near.variant == name}
+    return {"near": found} if found else {}
 
 
 def variant_record(

@@ -138,10 +138,10 @@ def _seeds_to_add(study: Study, prepared: Prepared, driver: Driver, left: Policy
     ``driver`` is that of the last round, and tells what the rule sees.
     """
     until = Until.of(prepared.plan.tree)
-    if until is None or driver.stopping:
+    if until is None or driver.stopping not in (None, "budget"):
         return []
     seen = look(until, arms_of(study))
-    more = 0 if left.budget == 0 else seen.more
+    more = 0 if driver.stopping or left.budget == 0 else seen.more
     message = look_text(seen)
     if seen.wide:
         message += f"; {more} more" if more else "; execution.budget is over" if seen.more else "; none is added"

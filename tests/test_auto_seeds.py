@@ -17,7 +17,7 @@ from ablate import describe
 from ablate.analysis.arms import Arm, arms_of
 from ablate.analysis.widths import Until, look
 from ablate.design import search_plan, study_plan
-from ablate.driving import Driver
+from ablate.driving import Driver, Policy
 from ablate.errors import UserError
 from ablate.events import Event
 from ablate.execute import Work
@@ -26,7 +26,7 @@ from ablate.progress import Progress, sentence
 from ablate.report import ablation_table
 from ablate.spec import load
 from ablate.store import INDEX, Study, seeds_of
-from ablate.sweeping import sweep
+from ablate.sweeping import _seeds_to_add, sweep
 from tests.stores import RESULT, rows
 
 SPEC = """\
@@ -296,6 +296,22 @@ def test_the_budget_of_the_whole_sweep_ends_it(swept: Callable[..., Study], monk
     assert len(seeds_in(swept(noisy, budget=100.0))[0]) == expected(noisy)
 
 
+def test_a_budget_that_ends_a_round_is_said(swept: Callable[..., Study], once: Prepared, tmp_path: Path) -> None:
+    """The driver itself stopped, and trials of the round may lack a result."""
+    study = swept(noisy, until={"half_width": 1e-6, "most": 5})
+    section = {**once.plan.tree["ablation"]["until"], "half_width": 1e-6}
+    tree = {**once.plan.tree, "ablation": {**once.plan.tree["ablation"], "until": section}}
+    log = Log()
+    driver = Driver([], study, log.tell, Policy())
+    driver.stop("budget")
+    assert _seeds_to_add(study, with_tree(once, tree, [0, 1, 2, 3, 4], tmp_path / "s"), driver, Policy()) == []
+    assert log.of("seeds")[0]["message"].endswith("; execution.budget is over")
+    interrupted = Driver([], study, log.tell, Policy())
+    interrupted.stop("interrupted")
+    assert _seeds_to_add(study, with_tree(once, tree, [0], tmp_path / "s"), interrupted, Policy()) == []
+    assert len(log.of("seeds")) == 1
+
+
 def arm(name: str, values: Mapping[int, float | None], baseline: str | None = None, **record: Any) -> Arm:
     results = {
         str(seed): {"status": "finished", "metrics": {"val.loss": value}} if value is not None else None
@@ -336,14 +352,15 @@ REFUSED = {
     "'auto' needs ablation.until": ["ablation.seeds=auto"],
     "ablation.until: unused: it is for seeds: auto": [UNTIL],
     "half_width": [*AUTO, "ablation.until.half_width=0"],
-    "ablation.until.first": [*AUTO, "ablation.until.first=1"],
+    "ablation.until.first": [*AUTO, "ablation.until.first=2"],
     "ablation.until.add": [*AUTO, "ablation.until.add=0"],
-    "at most 2 seeds are fewer than the first 3": [*AUTO, "ablation.until.most=2"],
+    "at most 3 seeds are fewer than the first 4": [*AUTO, "ablation.until.most=3", "ablation.until.first=4"],
     "at most 20 seeds are fewer than the first 21": [
         AUTO[0],
         "ablation.until={metric: val.loss, half_width: 1, first: 21}",
     ],
     "ablation.until.metric": [*AUTO, "ablation.until.metric=seconds"],
+    "goes by the width of t-intervals": [*AUTO, "report.interval=bootstrap"],
     "'val.accuracy' needs a validation split": [*AUTO, "data.val=null", "report.columns=[test.accuracy]"],
 }
 

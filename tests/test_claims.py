@@ -21,6 +21,7 @@ from ablate.report import ablation_table
 from ablate.report.claims import broken_claims, order_table, order_text, orders, verdicts
 from ablate.report.papers import verdict_note, verdict_text
 from ablate.store import Study
+from tests.tabled import build
 
 PAPER = {"title": "P", "table": 3, "metric": "test.accuracy", "values": {"a": 91.0, "b": 92.0, "c": 91.5}}
 METRIC = "test.accuracy"
@@ -244,6 +245,15 @@ def test_strict_fails_on_a_broken_claim_alone_and_names_it(tmp_path: Path, capsy
     said = capsys.readouterr().err
     assert "broken: P Table 3: test.accuracy of b is 92.00 there and 80.17 here" in said
     assert "broken: P Table 3: b has the higher test.accuracy there; here a has it, by 10.85" in said
+
+
+def test_strict_says_how_much_could_not_be_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paper = {"title": "P", "metric": "test.accuracy", "values": {"none": 96.0, "a": 97.0}}
+    study = build(tmp_path, {"none": [97.0], "a": [None]}, {"paper": [paper]})
+    assert main(["report", str(study.folder), "--strict"]) == 1  # a trial is missing
+    err = capsys.readouterr().err
+    assert "not judged: 2 of 2 values (2 hidden until the study is complete)" in err
+    assert "1 of 1 pairs in order (1 hidden until the study is complete)" in err
 
 
 def test_a_value_that_no_network_could_have_breaks_no_claim(tmp_path: Path) -> None:

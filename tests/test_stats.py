@@ -132,9 +132,19 @@ def test_the_sign_flip_p_is_scipys_exact_permutation_test() -> None:
 def test_the_sign_flip_p_at_its_limits() -> None:
     assert stats.sign_flip_p([]) is None
     assert stats.sign_flip_p([0.0, 0.0]) == 1
-    assert stats.sign_flip_p([0.1] * 40) == 2.0**-39
-    with pytest.raises(ValueError, match="at most 40"):
-        stats.sign_flip_p([0.1] * 41)
+    assert stats.sign_flip_p([0.1] * 32) == 2.0**-31
+
+
+def test_beyond_what_can_be_counted_patterns_are_drawn_and_no_p_is_too_small() -> None:
+    assert stats.sign_flip_p([0.1] * 33) == stats.smallest_p(33) == 1e-5
+    random = np.random.default_rng(5)
+    for shift in (0.0, 0.2, 0.35):
+        differences = random.normal(shift, 1, 60)
+        expected = reference.permutation_test(
+            (differences,), np.mean, permutation_type="samples", n_resamples=200_000, vectorized=True, rng=random
+        )
+        assert stats.sign_flip_p(differences) == pytest.approx(expected.pvalue, abs=0.006)
+        assert stats.sign_flip_p(differences) == stats.sign_flip_p(list(differences))
 
 
 @given(st.integers(1, 13))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +15,7 @@ from ablate.quantities import is_rate, less_is_better
 from ablate.store import Study
 
 Kind = Literal["baseline", "control", "step"]
+Tested = tuple[tuple[str, ...], tuple[str, ...]]
 KINDS: tuple[Kind, ...] = ("baseline", "control", "step")
 DEFAULT_COLUMNS = ("params", "flops", "val.accuracy", "test.accuracy")
 
@@ -37,9 +38,11 @@ class Comparison:
     g: float | None
     """Hedges' g of the two sides, in their pooled standard deviations."""
     p: float | None
-    """Exact, two-sided, by flips of the paired differences' signs."""
+    """Two-sided, by flips of the paired differences' signs."""
     p_holm: float | None
-    """The same after Holm's correction over the comparisons of this kind."""
+    """The same after Holm's correction over the comparisons of this kind, each pair of trials once."""
+    among: int
+    """Over how many that is."""
     smallest_p: float | None
     """The smallest that ``p_holm`` could be with so many seeds, were it the smallest of all."""
     correlation: float | None
@@ -65,7 +68,8 @@ def comparisons_of(study: Study, metric: str, arms: Sequence[Arm]) -> list[Compa
     """In the order of the table, those with the baseline first. Who shares all trials with the other is left out."""
     correct = _Correct(study, metric)
     found = [_compared(kind, metric, *sides, correct) for kind in KINDS for sides in _pairs(study, kind, arms)]
-    return [each for kind in KINDS for each in _corrected([c for c in found if c.kind == kind])]
+    tested = {(arm.name, other.name): _tested(arm, other) for kind in KINDS for arm, other in _pairs(study, kind, arms)}
+    return [each for kind in KINDS for each in _corrected([c for c in found if c.kind == kind], tested)]
 
 
 def best_of(metric: str, arms: Iterable[Arm]) -> Arm | None:
@@ -105,7 +109,6 @@ def _compared(kind: Kind, metric: str, arm: Arm, other: Arm, correct: _Correct) 
     a, b = arm.values(metric), other.values(metric)
     paired, unpaired = arm.minus(other, metric), stats.unpaired_difference(a.values(), b.values())
     differences = [a[seed] - b[seed] for seed in paired.seeds]
-    testable = 2 <= len(differences) <= stats.MOST_SIGN_FLIPS
     pairing = None
     by_t = stats.paired_difference(a, b).interval  # as Welch's is, whatever the spec asks for
     if by_t and unpaired.interval and unpaired.interval.half_width > 0:
@@ -118,8 +121,9 @@ def _compared(kind: Kind, metric: str, arm: Arm, other: Arm, correct: _Correct) 
         paired,
         unpaired,
         stats.hedges_g(a.values(), b.values()),
-        stats.sign_flip_p(differences) if testable else None,
+        stats.sign_flip_p(differences) if len(differences) >= 2 else None,
         None,
+        0,
         None,
         stats.correlation([a[seed] for seed in paired.seeds], [b[seed] for seed in paired.seeds]),
         pairing,
@@ -128,14 +132,25 @@ def _compared(kind: Kind, metric: str, arm: Arm, other: Arm, correct: _Correct) 
     )
 
 
-def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
+def _tested(arm: Arm, other: Arm) -> Tested:
+    """By which trials of whom: names that share them are one test."""
+    return tuple(arm.record["trials"].values()), tuple(other.record["trials"].values())
+
+
+def _corrected(comparisons: list[Comparison], tested: Mapping[tuple[str, str], Tested]) -> list[Comparison]:
     """What was to be tested counts, whether or not it could be: no failure makes the correction milder."""
-    adjusted = stats.holm([1.0 if each.p is None else each.p for each in comparisons])
+    ps = {tested[each.variant, each.baseline]: 1.0 if each.p is None else each.p for each in comparisons}
+    adjusted, among = dict(zip(ps, stats.holm(list(ps.values())), strict=True)), len(ps)
     return [
-        each
+        replace(each, among=among)
         if each.p is None
-        else replace(each, p_holm=p, smallest_p=stats.smallest_p(each.paired.n, len(comparisons)))
-        for each, p in zip(comparisons, adjusted, strict=True)
+        else replace(
+            each,
+            p_holm=adjusted[tested[each.variant, each.baseline]],
+            among=among,
+            smallest_p=stats.smallest_p(each.paired.n, among),
+        )
+        for each in comparisons
     ]
 
 

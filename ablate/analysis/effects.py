@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,11 +56,11 @@ def effects_of(study: Study, metric: str, arms: Sequence[Arm]) -> Effects | None
     factors = list(dict.fromkeys(factor for arm in rows for factor in arm.record.get("levels") or {}))
     if not 2 <= len(factors) <= MOST_FACTORS:
         return None
-    inactive = [arm.name for arm in rows if any(level is None for level in arm.record["levels"].values())]
+    inactive = [arm.name for arm in rows if any(_level(arm, factor) is None for factor in factors)]
     if inactive:
         return Effects(metric, why_not=f"in {len(inactive)} variants a factor has nothing to act on ({inactive[0]})")
-    levels = [list(dict.fromkeys(arm.record["levels"][factor] for arm in rows)) for factor in factors]
-    cells = {tuple(arm.record["levels"][factor] for factor in factors): arm for arm in rows}
+    levels = [list(dict.fromkeys(_level(arm, factor) for arm in rows)) for factor in factors]
+    cells = {tuple(_level(arm, factor) for factor in factors): arm for arm in rows}
     missing = [" / ".join(map(str, cell)) for cell in itertools.product(*levels) if cell not in cells]
     if missing:
         return Effects(metric, why_not=f"{len(missing)} cells of the grid are not in the design ({missing[0]})")
@@ -72,6 +73,10 @@ def effects_of(study: Study, metric: str, arms: Sequence[Arm]) -> Effects | None
     return Effects(
         metric, tuple(_main(grid, factors, levels)), tuple(_pairwise(grid, factors, levels)), "", tuple(seeds)
     )
+
+
+def _level(arm: Arm, factor: str) -> Any:
+    return (arm.record.get("levels") or {}).get(factor)
 
 
 def _main(grid: np.ndarray, factors: list[str], levels: list[list[str]]) -> list[Effect]:

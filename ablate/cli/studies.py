@@ -314,10 +314,12 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _say_broken(study: Study) -> int:
-    """Names on stderr each claim that the trials contradict; 1 where there is one."""
-    from ablate.report.claims import broken_claims
+    """Names on stderr each claim that the trials contradict, and how many can't be judged; 1 where one is broken."""
+    from ablate.report.claims import broken_claims, unjudged_text
 
     broken = broken_claims(study)
     for claim in broken:
         print(f"broken: {clean(claim)}", file=sys.stderr)
+    if unjudged := unjudged_text(study):
+        print(clean(unjudged), file=sys.stderr)
     return 1 if broken else 0

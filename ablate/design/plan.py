@@ -20,7 +20,7 @@ from ablate.design.conflicts import check_paths
 from ablate.design.controls import Near, add_controls, check_controls
 from ablate.design.levels import Factors, Level, more_seeds, read_ablation, read_factors, read_seeds
 from ablate.design.own_keys import own_key_problems, without_repeats
-from ablate.design.reported import check_columns, check_interval, check_published, check_until
+from ablate.design.reported import check_auto_interval, check_columns, check_interval, check_published, check_until
 from ablate.design.variant import Variant
 from ablate.errors import Problem, UserError, did_you_mean
 from ablate.grammar import AblationSpec, ExecutionSpec, PaperClaim, ReportSpec, TrainSpec
@@ -158,10 +158,12 @@ def study_plan(spec: Spec) -> StudyPlan:
     _check_trials(len(possible) * len(variants), collector)
     check_published(paper, variants, collector)
     check_columns(report, variants, collector)
-    check_interval(report, len(seeds), collector)
+    if until is None:
+        check_interval(report, len(seeds), collector)
     _check_seeds_of_weights(variants, possible, collector)
     if until is not None:
         check_until(until, variants, collector)
+        check_auto_interval(report, collector)
     collector.raise_if_any()
     if until is not None:  # with its defaults, so that a study says by which rule its seeds came
         tree["ablation"] = yamlfile.Mapping({**tree["ablation"], "until": until.model_dump()})

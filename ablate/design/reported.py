@@ -103,3 +103,10 @@ def check_interval(report: ReportSpec, seeds: int, collector: Collector) -> None
     if report.interval == "bootstrap" and seeds < FEWEST_RESAMPLED:
         message = f"a bootstrap over {seeds} seeds is far too narrow; at least {FEWEST_RESAMPLED} are needed"
         collector.add(("report", "interval"), message, "interval: t, or more seeds", key=False)
+
+
+def check_auto_interval(report: ReportSpec, collector: Collector) -> None:
+    """Seeds are added by one kind of interval, and it is that one that is shown."""
+    if report.interval == "bootstrap":
+        message = "seeds: auto goes by the width of t-intervals, and the table would show others"
+        collector.add(("report", "interval"), message, "interval: t, or state the seeds", key=False)

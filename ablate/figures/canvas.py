@@ -73,10 +73,7 @@ def draw(title: str, act: Callable[[Figure], None]) -> Images:
         figure = Figure(figsize=(WIDTH, WIDTH / 2), layout="constrained")
         act(figure)
         settle(figure)
-        return Images(
-            _saved(figure, "svg", {"Date": None, "Creator": None, "Title": clean(title)}),
-            _saved(figure, "png", {"Software": None}),
-        )
+        return Images(_svg(figure, clean(title)), _png(figure))
 
 
 def settle(figure: Figure) -> None:
@@ -102,7 +99,7 @@ def panels(figure: Figure, count: int, across: int, height: float, *, sharey: bo
 def points(axes: Axes, xs: Sequence[float], ys: Sequence[float], ids: Sequence[str] = (), **look: Any) -> None:
     """Marks alone, as ``axes.plot`` draws them; each has its id in the SVG. Ids are of letters, digits and ``:.-``.
 
-    In one piece, since each artist takes a millisecond: ``_saved`` gives the ids to the pieces.
+    In one piece, since each artist takes a millisecond: ``_svg`` gives the ids to the pieces.
     """
     gid = f"{_MARKED}{' '.join(ids)}" if ids else None
     axes.plot(xs, ys, **{"linestyle": "", "markeredgewidth": 0, **look}, gid=gid)
@@ -111,10 +108,24 @@ def points(axes: Axes, xs: Sequence[float], ys: Sequence[float], ids: Sequence[s
 _MARKED = "ids "
 
 
-def _saved(figure: Figure, format: str, metadata: dict[str, Any]) -> bytes:
+def _svg(figure: Figure, title: str) -> bytes:
+    """By the canvas itself: ``savefig`` would draw twice, for a layout that is settled already."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=format, metadata=metadata, dpi=DPI)
-    return _with_ids(buffer.getvalue()) if format == "svg" else buffer.getvalue()
+    FigureCanvasSVG(figure).print_svg(  # type: ignore[no-untyped-call]
+        buffer, metadata={"Date": None, "Creator": None, "Title": title}
+    )
+    return _with_ids(buffer.getvalue())
+
+
+def _png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    figure.set_dpi(DPI)
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    return buffer.getvalue()
 
 
 def _with_ids(svg: bytes) -> bytes:

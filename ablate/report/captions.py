@@ -13,7 +13,7 @@ from ablate.errors import listed
 from ablate.outcomes import FAILED, RESULTS, STATES
 from ablate.quantities import COSTS
 from ablate.report.papers import COST_VERDICTS, Published
-from ablate.report.seeding import COVERAGE, look_text, rule_text
+from ablate.report.seeding import coverage_text, look_text, rule_text
 from ablate.store import EXPOSURES, Study
 
 BEST = "its paired differences to all others exclude 0, at 95% for all of them together"
@@ -44,7 +44,8 @@ def seeds_text(study: Study, arms: list[Arm]) -> str:
     seen = look(until, arms)
     compared = any(arm.baseline is not None for arm in arms)
     so_far = "" if is_complete(study, arms) else ", so far"
-    return f"{rule_text(until, compared=compared)}; {COVERAGE}. {look_text(seen)}{so_far}"
+    rule = "; ".join(filter(None, [rule_text(until, compared=compared), coverage_text(until)]))
+    return f"{rule}. {look_text(seen)}{so_far}"
 
 
 def setting(study: Study, arms: list[Arm]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -30,6 +31,9 @@ SIGN_FLIPS = (
     "The t-test takes the differences between paired runs to be normal, which so few can't show; the exact sign-flip "
     "test, which does not, has no p below {least:.2g} at {n} seeds."
 )
+
+
+UNJUDGED = ("inconclusive", "not run", "cannot be told")
 
 
 def verdicts(study: Study, arms: Sequence[Arm]) -> list[Judged]:
@@ -85,6 +89,22 @@ def broken_claims(study: Study) -> list[str]:
         if each.broken
     ]
     return said
+
+
+def unjudged_text(study: Study) -> str:
+    """``not judged: 3 of 8 values (2 inconclusive, 1 not run); 4 of 6 pairs in order (…)``; "" where all are."""
+    arms, papers = arms_of(study), published_in(study)
+    of_values = _unjudged("values", judged(papers, arms), verdicts(study, arms))
+    of_order = _unjudged("pairs in order", orders_of(papers, arms), orders(study, arms))
+    parts = [text for text in (of_values, of_order) if text]
+    return f"not judged: {'; '.join(parts)}" if parts else ""
+
+
+def _unjudged(what: str, claims: Sequence[Claim], shown: Sequence[Claim]) -> str:
+    counts = Counter[str](claim.verdict for claim in shown if claim.verdict in UNJUDGED)
+    counts["hidden until the study is complete"] = len(claims) - len(shown)
+    whys = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
+    return f"{counts.total()} of {len(claims)} {what} ({whys})" if whys else ""
 
 
 _VERBS = {

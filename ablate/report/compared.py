@@ -8,7 +8,7 @@ from ablate import stats
 from ablate.analysis.comparisons import KINDS, Comparison
 from ablate.analysis.effects import Effects
 from ablate.quantities import format_value
-from ablate.report.tables import difference_unit, interval_text
+from ablate.report.tables import difference_unit, interval_text, why_no_interval
 from ablate.report.values import Cell, Column, Table
 from ablate.store import Study
 
@@ -19,8 +19,9 @@ TITLES = {
 }
 Part = tuple[Column, Callable[[Comparison], Cell]]
 NOTES = (
-    "g: Hedges' g, the difference in pooled standard deviations of the two sides.",
-    "p: exact two-sided sign-flip test of the paired differences; Holm: corrected for the number of rows.",
+    "g: Hedges' g, the difference in pooled standard deviations of the two sides, over all values of each.",
+    "p: two-sided sign-flip test of the paired differences, exact up to {exact} seeds; Holm: corrected for the "
+    "number of rows, of which those with the same trials count once.",
     "correlation: of the two sides over the seeds. pairing: half-width of the paired interval over that of the "
     "unpaired one; below 1 pairing by seed saved, above it cost.",
     "detectable: the true difference that so many seeds find with 80% power at the 5% level, at the spread seen.",
@@ -44,7 +45,8 @@ def _table(study: Study, kind: str, rows: Sequence[Comparison]) -> Table:
     cells = tuple(tuple(cell(each) for _, cell in parts) for each in rows)
     title = f"{study.spec.get('name') or study.folder.name}: {metric} {TITLES[kind]}"
     examples = (EXAMPLES,) if any(each.examples for each in rows) else ()
-    return Table(title, tuple(column for column, _ in parts), cells, _caption(rows), (*NOTES, *examples))
+    notes = [note.format(exact=stats.MOST_EXACT) for note in NOTES]
+    return Table(title, tuple(column for column, _ in parts), cells, _caption(rows), (*notes, *examples))
 
 
 def _parts(metric: str, rows: Sequence[Comparison]) -> list[Part]:
@@ -79,11 +81,11 @@ def _parts(metric: str, rows: Sequence[Comparison]) -> list[Part]:
 def _caption(rows: Sequence[Comparison]) -> str:
     least = [each.smallest_p for each in rows if each.smallest_p is not None]
     if not least:
-        return f"No row has a test: that takes 2 to {stats.MOST_SIGN_FLIPS} seeds that both sides have."
-    untested = f", {len(least)} of them tested" if len(least) < len(rows) else ""
+        return "No row has a test: that takes two seeds that both sides have."
+    untested = f", {len(least)} of {len(rows)} rows tested" if len(least) < len(rows) else ""
     return (
         f"Paired: 95% interval of the mean difference over the seeds that both have; unpaired: Welch's. The smallest p "
-        f"that these seeds could give is {min(least):.2g} after Holm's correction over {len(rows)}{untested}."
+        f"that these seeds could give is {min(least):.2g} after Holm's correction over {rows[0].among}{untested}."
     )
 
 
@@ -91,8 +93,7 @@ def _difference(metric: str, found: stats.Difference) -> Cell:
     if found.mean is None:
         return Cell()
     text = format_value(metric, found.mean, sign=True)
-    if found.interval is not None:
-        text += interval_text(metric, found.interval)
+    text += f" ({why_no_interval(found.n)})" if found.interval is None else interval_text(metric, found.interval)
     return Cell(text, found.mean, found.interval, found.n)
 
 

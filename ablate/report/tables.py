@@ -156,9 +156,14 @@ def _metric_part(metric: str, best: Arm | None = None) -> Part:
         left_out = [seed for seed in arm.finished() if seed not in values]
         note = f"not measured or not finite at seed {', '.join(left_out)}: left out" if left_out else ""
         text = format_value(metric, found.mean) + _spread(metric, found, len(arm.results), arm.method)
-        return Cell(text, found.mean, found.interval, found.n, note, best=arm is best)
+        return Cell(text, found.mean, found.interval, found.n, note, best=_shares(arm, best))
 
     return Column(metric, unit_of(metric), "right", "estimate"), cell
+
+
+def _shares(arm: Arm, best: Arm | None) -> bool:
+    """Whether it is the best, or the same network under another name."""
+    return best is not None and arm.record.get("trials") == best.record["trials"]
 
 
 def _why_no_value(arm: Arm) -> str:
@@ -204,7 +209,14 @@ def _control_parts(metric: str, arms: list[Arm]) -> list[Part]:
         controls = {arm.control_of: arm for arm in arms if arm.control_of and arm.record["control"]["match"] == match}
 
         def cell(arm: Arm) -> Cell:
-            return _difference_cell(metric, arm, controls[arm.name]) if arm.name in controls else Cell()
+            if arm.name in controls:
+                return _difference_cell(metric, arm, controls[arm.name])
+            tolerance = (arm.record.get("near") or {}).get(match)
+            if tolerance is None:
+                return Cell()
+            return Cell(
+                "as expensive", note=f"no control: its {match} are within {100 * tolerance:g}% of its baseline's"
+            )
 
         return Column(f"Δ {metric} at equal {match}", difference_unit(metric), "right", "estimate"), cell
 
@@ -223,9 +235,13 @@ def _difference_cell(metric: str, arm: Arm, baseline: Arm) -> Cell:
         return Cell("no common seed" if arm.values(metric) else "")
     text = format_value(metric, found.mean, sign=True)
     if found.interval is None:
-        return Cell(f"{text} ({ONE_SEED if found.n == 1 else TOO_FEW})", found.mean, None, found.n)
+        return Cell(f"{text} ({why_no_interval(found.n)})", found.mean, None, found.n)
     text += interval_text(metric, found.interval) + _count(found.n, len(arm.results))
     return Cell(text, found.mean, found.interval, found.n)
+
+
+def why_no_interval(n: int) -> str:
+    return ONE_SEED if n == 1 else TOO_FEW
 
 
 def interval_text(metric: str, interval: stats.Interval) -> str:

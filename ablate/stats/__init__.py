@@ -18,14 +18,14 @@ from ablate.stats.intervals import (
 )
 from ablate.stats.power import ALPHA, POWER, detectable_difference, seeds_to_detect
 from ablate.stats.sizes import RankCorrelation, correlation, hedges_g, rank_correlation
-from ablate.stats.testing import MOST_SIGN_FLIPS, holm, sign_flip_p, smallest_p
+from ablate.stats.testing import MOST_EXACT, holm, sign_flip_p, smallest_p
 from ablate.stats.verdicts import Verdict, half_a_digit, verdict, verdict_exact
 
 __all__ = [
     "ALPHA",
     "FEWEST_RESAMPLED",
     "LEVEL",
-    "MOST_SIGN_FLIPS",
+    "MOST_EXACT",
     "POWER",
     "Difference",
     "Interval",

@@ -64,6 +64,16 @@ def test_what_failed_makes_holms_correction_no_milder(make: Make) -> None:
     assert found[1].paired.mean is None
 
 
+def test_one_network_under_two_names_is_tested_once(make: Make) -> None:
+    twin = {"trials": {str(seed): f"{1_000 + seed:032x}" for seed in range(5)}, "duplicate_of": "a"}
+    study = make({**VALUES, "twin": VALUES["a"]}, more={"twin": twin})
+    a, b, again = compared(study)
+    assert [each.p_holm for each in (a, b)] == stats.holm([a.p or 0.0, b.p or 0.0])
+    assert (again.p_holm, again.among, again.smallest_p) == (a.p_holm, 2, stats.smallest_p(5, 2))
+    table = comparison_tables(study, [a, b, again])["comparisons"]
+    assert "Holm's correction over 2." in table.caption
+
+
 def test_what_shares_its_trials_with_the_baseline_is_not_compared(make: Make) -> None:
     study = make({"none": [97.0], "again": [97.0]}, more={"again": {"trials": {"0": f"{0:032x}"}}})
     assert compared(study) == []
@@ -112,6 +122,15 @@ def test_a_variant_is_compared_with_its_control_by_itself(make: Make) -> None:
     assert list(comparison_tables(study, compared(study))) == ["comparisons", "controls"]
 
 
+def test_a_variant_that_needs_no_control_says_so(make: Make) -> None:
+    control = {"of": "a", "match": "flops", "by": "network.params.k", "value": 1.25, "wanted": 80e6, "reached": 79e6}
+    more = {"wide": {"control": control}, "b": {"near": {"flops": 0.01}}}
+    table = ablation_table(make({**VALUES, "wide": [97.3, 96.9, 98.3, 96.3, 98.1]}, more=more))
+    cells = table.column("Δ val.accuracy at equal flops")
+    assert [cell.text for cell in (cells[0], cells[2])] == ["", "as expensive"]
+    assert cells[2].note == "no control: its flops are within 1% of its baseline's"
+
+
 def test_each_step_of_a_ladder_is_compared_with_the_row_before_it(make: Make) -> None:
     study = make(VALUES, {"ablation": {"design": "ladder"}})
     steps = [(each.variant, each.baseline) for each in compared(study) if each.kind == "step"]
@@ -126,6 +145,12 @@ def test_the_metric_that_is_stated_decides_and_a_hidden_one_never(make: Make) ->
     assert compared_metric(study, arms_of(study)) == "test.accuracy"
     begun = make({"x": [97.0, None]}, {"report": {"metric": "test.accuracy"}, "name": "other"})
     assert compared_metric(begun, arms_of(begun)) is None
+
+
+def test_what_is_the_best_under_two_names_is_bold_under_both(make: Make) -> None:
+    twin = {"trials": {str(seed): f"{1_000 + seed:032x}" for seed in range(3)}, "duplicate_of": "a"}
+    study = make({"none": [90.0, 90.1, 90.2], "a": [95.0, 95.1, 95.3], "twin": [95.0] * 3}, more={"twin": twin})
+    assert [cell.best for cell in ablation_table(study).column(VAL)] == [False, True, True]
 
 
 def test_bold_is_what_intervals_support_against_every_other(make: Make) -> None:
@@ -208,8 +233,8 @@ def test_a_table_says_what_so_few_seeds_can_show(make: Make) -> None:
     assert table.column("p (Holm)")[0].text == "0.250"
     one = make({"none": [97.0], "a": [97.5]}, {"name": "one"})
     table = comparison_tables(one, compared(one))["comparisons"]
-    assert table.caption == "No row has a test: that takes 2 to 40 seeds that both sides have."
-    assert table.column("Δ paired")[0].text == "+0.50"
+    assert table.caption == "No row has a test: that takes two seeds that both sides have."
+    assert table.column("Δ paired")[0].text == "+0.50 (1 seed)"
 
 
 def test_a_bootstrap_is_asked_for_by_the_spec_and_needs_ten_seeds(make: Make) -> None:
@@ -236,7 +261,7 @@ def test_the_caption_counts_the_tests_that_there_were_and_no_p_is_zero(make: Mak
     values = {"none": [90.0 + n % 3 for n in range(20)], "a": [91.5 + n % 3 + 0.01 * n for n in range(20)]}
     study = make(values | {"gone": ["crashed"] * 20})
     table = comparison_tables(study, compared(study))["comparisons"]
-    assert "is 3.8e-06 after Holm's correction over 2, 1 of them tested." in table.caption
+    assert "is 3.8e-06 after Holm's correction over 2, 1 of 2 rows tested." in table.caption
     assert [cell.text for cell in table.column("p")] == ["< 0.001", ""]
 
 

@@ -368,7 +368,7 @@ def test_a_report_is_not_written_through_a_link(make: Make, tmp_path: Path) -> N
 
 
 def test_the_test_split_stays_hidden_while_the_rule_asks_for_more_seeds(make: Make) -> None:
-    until = {"metric": "val.accuracy", "half_width": 0.1, "first": 2, "add": 1, "most": 9}
+    until = {"metric": "val.accuracy", "half_width": 0.1, "first": 3, "add": 1, "most": 9}
     values = {"none": [97.0, 96.0], "every_block": [97.5, 97.0]}
     study = make(values, {"ablation": {"seeds": "auto", "until": until}})
     table = ablation_table(study)
