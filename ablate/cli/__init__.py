@@ -10,15 +10,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ablate.cli import bench, cache, catalogue, cost, diff, eject, export, search, store, studies, watching
+from ablate.cli import bench, cache, catalogue, completion, cost, diff, eject, export, search, store, studies, watching
 from ablate.errors import UserError
 
-COMMANDS = (studies, watching, cost, bench, diff, search, export, eject, catalogue, cache, store)
+COMMANDS = (studies, watching, cost, bench, diff, search, export, eject, catalogue, cache, store, completion)
 """Each adds its subparsers, in the order in which ``ablate --help`` lists them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    completion.complete(parser)
+    options = parser.parse_args(arguments)
     try:
         code: int = options.command(options)
         sys.stdout.flush()
