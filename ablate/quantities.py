@@ -8,6 +8,8 @@ from ablate.units import size_text
 
 COSTS = ("params", "flops")
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+HUGE = 1e18
+"""From here on a number is written with an exponent."""
 SCORES = ("synflow", "grad_norm", "naswot")
 """Of a network before it is trained; they have no unit, and any size."""
 _UNITS = {
@@ -36,14 +38,14 @@ def format_value(name: str, value: float, sign: bool = False) -> str:
     Latency is a number of seconds, and is written in milliseconds.
     """
     kind = name.rpartition(".")[2]
+    if kind == "latency":
+        return f"{value * 1e3:.4g}"
+    if kind in SCORES or not abs(value) < HUGE:
+        return f"{value:{'+' if sign else ''}.4g}".replace("-", "−")
     if kind == "flops":
         return _with_prefix(value)
     if kind == "memory":
         return size_text(value)
-    if kind == "latency":
-        return f"{value * 1e3:.4g}"
-    if kind in SCORES:
-        return f"{value:{'+' if sign else ''}.4g}".replace("-", "−")
     decimals = _DECIMALS.get(kind, 1)
     return f"{value:{'+z' if sign else 'z'},.{decimals}f}".replace("-", "−")
 

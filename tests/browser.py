@@ -94,7 +94,7 @@ class Browser:
         return answer["result"].get("value")
 
     def press(self, key: str, text: str = "") -> None:
-        code = {"Tab": 9, "Enter": 13, "ArrowRight": 39, " ": 32}[key]
+        code = {"Tab": 9, "Enter": 13, "ArrowRight": 39, "Escape": 27, " ": 32}[key]
         for kind in ("keyDown", "keyUp"):
             typed = {"text": text} if text and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typed)

@@ -57,7 +57,7 @@ def trained(
     study: Study, hash: str = A, code: str | None = CODE, status: str = "finished", weights: bytes = b"w" * 1009
 ) -> Study:
     study.begin({"hash": hash, "variant": "none", "seed": 0} | ({"code": code} if code else {}))
-    for epoch in range(3):
+    for epoch in range(1, 4):
         study.append_metrics(hash, {"epoch": epoch})
     study.save_predictions(hash, {"val": np.arange(7)})
     study.save_checkpoint(hash, weights)
@@ -98,7 +98,7 @@ def test_a_trial_of_one_study_is_taken_by_another_as_if_it_had_been_trained_ther
     result = found.result(A)
     assert result is not None
     assert RESULT_OF_A.items() <= result.items()
-    assert [row["epoch"] for row in found.metrics(A)] == [0, 1, 2]
+    assert [row["epoch"] for row in found.metrics(A)] == [1, 2, 3]
     np.testing.assert_array_equal(found.predictions(A)["val"], np.arange(7))
     assert found.weights(A).read_bytes() == b"w" * 1009
     assert json.loads((found.trial_folder(A) / TRIAL).read_text())["code"] == CODE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_a_trial_is_read_back_as_it_was_written(study: Study) -> None:
     assert result is not None
     assert sorted(result.pop("files")) == sorted([store.TRIAL, store.METRICS, store.PREDICTIONS, store.CHECKPOINT])
     assert result == RESULT
-    assert [row["epoch"] for row in found.metrics(A)] == [0, 1, 2]
+    assert [row["epoch"] for row in found.metrics(A)] == [1, 2, 3]
     predictions = found.predictions(A)
     np.testing.assert_array_equal(predictions["val"], np.arange(7))
     assert predictions["test"].dtype == np.float32
@@ -59,8 +60,10 @@ json_value = st.recursive(
     max_leaves=7,
 )
 
+json_record = st.dictionaries(st.text(), json_value, max_size=3)
 
-@given(metrics=st.dictionaries(st.text(), st.floats(allow_nan=False)), error=json_value)
+
+@given(metrics=st.dictionaries(st.text(), st.floats(-1e100, 1e100) | st.just(math.inf)), error=st.none() | json_record)
 def test_any_result_survives_the_disk(
     tmp_path_factory: pytest.TempPathFactory, metrics: dict[str, float], error: Any
 ) -> None:
@@ -74,7 +77,7 @@ def test_any_result_survives_the_disk(
 
 def test_a_loss_that_is_not_a_number_stays_one(study: Study) -> None:
     study.begin({"hash": A})
-    study.append_metrics(A, {"epoch": 0, "train.loss": float("nan")})
+    study.append_metrics(A, {"epoch": 1, "train.loss": float("nan")})
     study.finish(A, {**RESULT, "status": "diverged", "metrics": {"train.loss": float("inf")}})
     result = study.result(A)
     assert result is not None
@@ -108,17 +111,17 @@ def test_readings_of_the_test_split_are_counted_in_order(study: Study) -> None:
 
 def test_an_interrupted_trial_starts_afresh(study: Study) -> None:
     study.begin({"hash": A})
-    study.append_metrics(A, {"epoch": 0})
+    study.append_metrics(A, {"epoch": 1})
     folder = study.trial_folder(A)
     (folder / store.CHECKPOINT).write_bytes(b"half way")
     with (folder / store.METRICS).open("a") as file:
         file.write('{"epoch": 1, "tra')
-    assert study.metrics(A) == [{"epoch": 0}]
+    assert study.metrics(A) == [{"epoch": 1}]
     study.begin({"hash": A})
     assert names(folder) == [store.TRIAL]
-    study.append_metrics(A, {"epoch": 0, "again": True})
+    study.append_metrics(A, {"epoch": 1, "again": True})
     study.finish(A, RESULT)
-    assert study.metrics(A) == [{"epoch": 0, "again": True}]
+    assert study.metrics(A) == [{"epoch": 1, "again": True}]
 
 
 def test_a_trial_with_a_result_starts_afresh(study: Study) -> None:

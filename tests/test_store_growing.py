@@ -40,7 +40,12 @@ def test_seeds_can_be_added_and_not_taken_away(tmp_path: Path) -> None:
 
 def test_the_same_spec_resumes_and_brings_the_records_up_to_date(study: Study) -> None:
     train(study, A)
-    spec = {**SPEC, "report": {}, "paper": [{"title": "P"}], "ablation": {**SPEC["ablation"], "seeds": 5}}
+    spec = {
+        **SPEC,
+        "report": {},
+        "paper": [{"title": "P", "metric": "val.accuracy"}],
+        "ablation": {**SPEC["ablation"], "seeds": 5},
+    }
     resumed = Study.create(study.folder, spec, VARIANTS[:1], {"torch": "2.7"})
     assert resumed.results().keys() == {A}
     found = Study.open(study.folder)

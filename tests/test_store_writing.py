@@ -59,7 +59,7 @@ def test_a_refused_write_leaves_what_was_there(
     study.expose(by="train")
     study.save_report("table.md", "old")
     study.begin({"hash": B})
-    study.append_metrics(B, {"epoch": 0})
+    study.append_metrics(B, {"epoch": 1})
     files = {path: path.read_bytes() for path in study.folder.rglob("*") if path.is_file()}
     with monkeypatch.context() as patched:
         refuse(patched, call, code)
@@ -94,7 +94,7 @@ def test_a_really_full_disk_is_told_and_loses_nothing(small_disk: Path) -> None:
         lambda: study.rebuild(),
         lambda: study.log({"event": "x" * 10_007}),
         lambda: study.save_state(B, bytes(100_003)),
-        lambda: study.rewrite_metrics(B, [{"epoch": 0, "x": "y" * 10_007}]),
+        lambda: study.rewrite_metrics(B, [{"epoch": 1, "x": "y" * 10_007}]),
         lambda: Study.create(small_disk / "other", SPEC, VARIANTS, {}),
     ):
         with pytest.raises(UserError, match=r"no space left|disk is full|disk I/O error"):
@@ -183,7 +183,7 @@ def test_a_process_killed_while_it_writes_leaves_whole_files(study: Study) -> No
         for number in range(100_000):
             hash = f"{number:032x}"
             study.begin({"hash": hash})
-            study.append_metrics(hash, {"epoch": 0, "x": "y" * 5003})
+            study.append_metrics(hash, {"epoch": 1, "x": "y" * 5003})
             study.finish(hash, {"status": "finished", "number": number, "x": "y" * 50_021})
             if number == 7:
                 print("ready", flush=True)

@@ -178,10 +178,12 @@ class _Correct:
         hash, result = arm.record["trials"][seed], arm.results[seed]
         if hash not in self._known:
             found = self.study.predictions(hash, result)
-            self._known[hash] = self._correct(found["predicted"], found["label"]) if "label" in found else None
+            self._known[hash] = self._correct(found.get("predicted"), found.get("label"))
         return self._known[hash]
 
-    def _correct(self, predicted: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    def _correct(self, predicted: np.ndarray | None, labels: np.ndarray | None) -> np.ndarray | None:
         """None for other images than those of the first trial: they can't be resampled together."""
+        if predicted is None or labels is None or predicted.shape != labels.shape or labels.ndim != 1:
+            return None
         self._labels = labels if self._labels is None else self._labels
         return predicted == labels if np.array_equal(labels, self._labels) else None

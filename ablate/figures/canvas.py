@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ablate.labels import clean
-from ablate.quantities import PREFIXES, unit_of
+from ablate.quantities import HUGE, PREFIXES, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -219,5 +219,7 @@ def tick_labels(metric: str, ticks: Sequence[float]) -> list[str]:
 def _decimals(values: Sequence[float], unit: str) -> list[str]:
     """As many for all as none needs more: a tick at 2.5 is not labelled 2."""
     least = min((b - a for a, b in pairwise(sorted(set(values)))), default=0.0) or max(map(abs, values), default=0.0)
+    if not max(map(abs, values), default=0.0) < HUGE:
+        return [f"{value:.4g}".replace("-", "−") + unit for value in values]
     digits = next((n for n in range(9) if all(abs(round(value, n) - value) < 1e-3 * least for value in values)), 9)
     return [f"{value:z.{digits if least else 0}f}{unit}".replace("-", "−") for value in values]

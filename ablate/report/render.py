@@ -6,22 +6,24 @@ terminal control characters everywhere, Markdown's and HTML's markup, LaTeX's co
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import math
 import re
 import string
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ablate.labels import clean
 from ablate.report.values import Cell, Column, Table
 
-__all__ = ["FORMATS", "clean", "render"]
+__all__ = ["FORMATS", "clean", "finite", "render"]
 
 FORMATS = ("terminal", "markdown", "csv", "latex", "json")
+LONGEST, LONGEST_PROSE = 500, 10_000
+"""Characters of a title, a cell and a note, and of what stands beneath a table: an error may have a million."""
 Escape = Callable[[str], str]
 
 
@@ -30,7 +32,32 @@ def render(table: Table, format: str) -> str:
     drawers = {"terminal": _terminal, "markdown": _markdown, "csv": _csv, "latex": _latex, "json": _json}
     if format not in drawers:
         raise ValueError(f"unknown format {format!r}; one of: {', '.join(FORMATS)}")
-    return drawers[format](table)
+    return drawers[format](shortened(table))
+
+
+def shortened(table: Table) -> Table:
+    """The table with no text that is longer than it may be; ``…`` says where one was."""
+    return replace(
+        table,
+        title=_cut(table.title),
+        columns=tuple(replace(each, name=_cut(each.name), unit=_cut(each.unit)) for each in table.columns),
+        rows=tuple(tuple(replace(cell, text=_cut(cell.text), note=_cut(cell.note)) for cell in r) for r in table.rows),
+        caption=_cut(table.caption, LONGEST_PROSE),
+        footnotes=tuple(_cut(note, LONGEST_PROSE) for note in table.footnotes),
+    )
+
+
+def _cut(text: str, longest: int = LONGEST) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def finite(data: Any) -> Any:
+    """JSON data that every reader takes: a number that is not finite is null."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {key: finite(value) for key, value in data.items()}
+    return [finite(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def marks_of(table: Table) -> dict[str, str]:
@@ -102,8 +129,15 @@ def _markdown(table: Table) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    """Escaped wherever it stands. An underscore within a word is no markup: ``between_stages`` stays legible."""
+    """Escaped wherever it stands. An underscore within a word is no markup: ``between_stages`` stays legible.
+
+    Addresses, mentions and numbers of issues are no links, and Jekyll finds none of its ``{{ }}``.
+    """
     text = "".join(_MARKDOWN.get(character, character) for character in clean(text)).strip()
+    text = re.sub(r"\{(?=[{%])", r"{\\", text)
+    text = re.sub(r":(?=//)|(?<=mailto):|(?<=xmpp):|(?<=www)\.", r"\\\g<0>", text, flags=re.IGNORECASE)
+    # GitHub looks for these in what was rendered, where a backslash is gone
+    text = re.sub(r"@(?=\w)|#(?=\d)", r"\g<0><!-- -->", text)
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
     return re.sub(r"^(\d+(?=[.)](?:\s|$)))", r"\1\\", re.sub(r"^([-+=](?=[-+=\s]|$))", r"\\\1", text))
 
@@ -196,15 +230,19 @@ def _latex(table: Table) -> str:
 def _csv(table: Table) -> str:
     """Raw numbers, unrounded. Caption and footnotes are no data, and left out; the notes of cells are kept."""
     noted = bool(marks_of(table))
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     header = [_csv_text(name) for column in table.columns for name in _csv_header(column)]
-    writer.writerow([*header, "notes"] if noted else header)
+    lines = [_csv_line([*header, "notes"] if noted else header)]
     for row in table.rows:
         fields = [text for column, cell in zip(table.columns, row, strict=True) for text in _csv_fields(column, cell)]
         notes = _csv_text("; ".join(dict.fromkeys(cell.note for cell in row if cell.note)))
-        writer.writerow([*fields, notes] if noted else fields)
-    return buffer.getvalue()
+        lines.append(_csv_line([*fields, notes] if noted else fields))
+    return "".join(lines)
+
+
+def _csv_line(fields: list[str]) -> str:
+    """A semicolon is quoted too, since in half of Europe spreadsheets take it for the end of a cell."""
+    quoted = [f'"{text.replace(chr(34), 2 * chr(34))}"' if {*',;"'} & {*text} else text for text in fields]
+    return (",".join(quoted) or '""') + "\n"
 
 
 def _json(table: Table) -> str:
@@ -217,7 +255,7 @@ def _json(table: Table) -> str:
         "caption": clean(table.caption),
         "notes": [clean(note) for note in table.footnotes],
     }
-    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(finite(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _json_cell(column: Column, cell: Cell) -> dict[str, Any]:
@@ -252,7 +290,13 @@ def _csv_number(number: float | None) -> str:
 
 
 def _csv_text(text: str) -> str:
-    """A spreadsheet runs what starts like a formula, even behind spaces: an apostrophe makes it text."""
-    text = clean(text)
+    """A spreadsheet runs what starts like a formula, even behind spaces: an apostrophe makes it text.
+
+    What follows a semicolon may start a cell as well.
+    """
+    return ";".join(map(_no_formula, clean(text).split(";")))
+
+
+def _no_formula(text: str) -> str:
     start = unicodedata.normalize("NFKC", text.lstrip()[:1])  # full-width signs count too
     return f"'{text}" if start in ("=", "+", "-", "@") else text

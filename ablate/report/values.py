@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ablate import stats
-from ablate.quantities import COSTS, PREFIXES, format_value
+from ablate.quantities import COSTS, HUGE, PREFIXES, format_value
 
+MOST_DIGITS = 9
+"""Behind the point of a published cost."""
 Align = Literal["left", "right"]
 Kind = Literal["text", "number", "estimate"]
 
@@ -64,9 +66,9 @@ class Table:
 
 def format_published(name: str, value: float, printed_to: float | None = None) -> str:
     """A published number; a count to the digit that decides its verdict: ``28.0 M`` where it is ``printed_to`` 1e5."""
-    if name not in COSTS:
+    if name not in COSTS or not abs(value) < HUGE:
         return format_value(name, value)
     printed_to = printed_to or 2 * stats.half_a_digit(value)
     size, prefix = next(((size, prefix) for size, prefix in PREFIXES if abs(value) >= size), (1.0, ""))
-    digits = max(0, round(math.log10(size / printed_to)))
+    digits = min(MOST_DIGITS, max(0, round(math.log10(size / printed_to))))
     return f"{value / size:,.{digits}f} {prefix}".strip()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ablate.analysis.arms import Arm, arms_of
 from ablate.analysis.comparisons import Comparison, compared_metric, comparisons_of
@@ -16,7 +17,7 @@ from ablate.findings import findings_of, importances, is_search
 from ablate.report.claims import order_table
 from ablate.report.compared import comparison_tables, effects_tables
 from ablate.report.page import page
-from ablate.report.render import render
+from ablate.report.render import finite, render
 from ablate.report.search import importance_table, search_table
 from ablate.report.tables import ablation_table
 from ablate.report.values import Table
@@ -79,9 +80,13 @@ def _table(study: Study, name: str, table: Table) -> list[Path]:
     return [study.save_report(f"{name}.{suffix}", render(table, format)) for suffix, format in FILES.items()]
 
 
+def _json(numbers: Any) -> str:
+    return json.dumps(finite(numbers), indent=1, allow_nan=False) + "\n"
+
+
 def _figures(study: Study, figures: Iterable[Figure]) -> Iterable[Path]:
     for figure in figures:
-        path = study.save_report(f"{figure.name}.numbers.json", json.dumps(figure.numbers, indent=1) + "\n")
+        path = study.save_report(f"{figure.name}.numbers.json", _json(figure.numbers))
         yield path
         for suffix, image in (("svg", figure.images.svg), ("png", figure.images.png)):
             drawn = path.with_name(f"{figure.name}.{suffix}")

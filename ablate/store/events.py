@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ablate.store.records import parse_lines
+from ablate.store.records import parse_lines, regular
 
 MOST = 8 * 1024 * 1024
 """Bytes that are read at once. No event is that long."""
@@ -18,12 +18,12 @@ def read_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     A log that is shorter than that is another one, and read from its beginning.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             if file.seek(0, 2) < offset:
                 offset = 0
             file.seek(offset)
             content = file.read(MOST)
-    except FileNotFoundError:
+    except OSError:  # none there, or no file
         return [], 0
     end = content.rfind(b"\n") + 1
     if end or len(content) < MOST:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ablate.disk import append, writing
+from ablate.errors import UserError
 from ablate.outcomes import PROPOSED
 from ablate.store.layout import is_hash
-from ablate.store.records import is_variant, parse_lines, plain
+from ablate.store.records import parse_lines, plain, regular
 
 _SEAL = b', "checksum": "'
 _TAIL = len(_SEAL) + 64 + len(b'"}')
@@ -61,13 +62,15 @@ class Proposals:
 
     def _unread(self) -> bytes:
         try:
-            with self.path.open("rb") as file:
+            with open(self.path, "rb", opener=regular) as file:
                 if file.seek(0, os.SEEK_END) < self._offset:  # another file than the one that was read
                     self.records, self.bad, self._offset, self._lines = {}, [], 0, 0
                 file.seek(self._offset)
                 return file.read()
         except FileNotFoundError:
             return b""
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append a record; on the disk when this returns. ValueError: it is none."""
@@ -105,14 +108,14 @@ def _checksum(line: bytes) -> str:
 
 
 def _is_proposal(record: Any) -> bool:
-    if not isinstance(record, dict) or type(record.get("number")) is not int:
+    from ablate.store.schemas import ProposalRecord, wrong_with
+
+    if wrong_with(record, ProposalRecord) or record["outcome"] not in PROPOSED or "checksum" in record:
         return False
-    name, outcome, variant = record.get("name"), record.get("outcome"), record.get("variant")
-    if not isinstance(name, str) or outcome not in PROPOSED or "checksum" in record:
-        return False
-    if outcome != "trained":
-        return variant is None
-    return is_variant(variant) and variant["name"] == name and _trials_are_named(variant["trials"], record.get("trial"))
+    variant = record.get("variant")
+    if record["outcome"] != "trained" or variant is None:
+        return record["outcome"] != "trained" and variant is None
+    return variant["name"] == record["name"] and _trials_are_named(variant["trials"], record.get("trial"))
 
 
 def _trials_are_named(trials: Mapping[str, Any], trial: Any) -> bool:

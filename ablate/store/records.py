@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
+import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from ablate import yamlfile
 from ablate.errors import Problem, UserError
 from ablate.outcomes import RESULTS
-from ablate.store.layout import CERTIFICATES, DIAGRAMS, ENVIRONMENT, FILES, FORMAT, INDEX, RESULT, SPEC
+from ablate.store.layout import CERTIFICATES, DIAGRAMS, ENVIRONMENT, EXPOSURES, FILES, FORMAT, INDEX, RESULT, SPEC
 
 _HEADER = re.compile(rb"# ablate study, format (\d{1,9})\b(?:, sha256 ([0-9a-f]{64}))?")
-_NUMBERS = ("attempts", "epochs", "seconds", "images_per_second")
+_LONGEST_DIAGRAMS = 64 * 1024 * 1024
+"""Bytes: no study of ours has so many pictures, and it is read whole."""
+_MOST_DIGITS = 300
+"""Of a whole number: those of the largest float, about."""
 AGAIN = "`ablate sweep` into this folder writes it anew"
 
 
@@ -42,7 +48,7 @@ def spec_file(spec: dict[str, Any]) -> bytes:
 
 def check_spec(path: Path) -> None:
     """ValueError where the file is not as ``spec_file`` made it. One of format 1 has no checksum."""
-    head, _, body = path.read_bytes().partition(b"\n")
+    head, _, body = content_of(path).partition(b"\n")
     header = _HEADER.fullmatch(head)
     if header is None or header[2] not in (None, hashlib.sha256(body).hexdigest().encode()):
         raise ValueError("it is not as it was written")
@@ -64,13 +70,23 @@ def read_spec(folder: Path) -> dict[str, Any]:
     return spec
 
 
+def read_checked_spec(folder: Path) -> dict[str, Any]:
+    """``read_spec``; ``UserError`` where a section is none, too."""
+    from ablate.store.schemas import StudySpec, wrong_with
+
+    spec = read_spec(folder)
+    if wrong := wrong_with(spec, StudySpec):
+        raise UserError(f"{folder / SPEC} is no study's: {wrong}")
+    return spec
+
+
 def refuse_later_format(folder: Path) -> None:
     """A study of a later ``ablate`` is a UserError. A damaged record is no reason to refuse here."""
-    with suppress(OSError), (folder / INDEX).open("rb") as file:
+    with suppress(OSError), open(folder / INDEX, "rb", opener=regular) as file:
         head = file.read(64)
         if head.startswith(b"SQLite format 3\0"):
             check_format(folder / INDEX, int.from_bytes(head[60:64], "big"))  # PRAGMA user_version
-    with suppress(OSError), (folder / SPEC).open("rb") as file:
+    with suppress(OSError), open(folder / SPEC, "rb", opener=regular) as file:
         if header := _HEADER.match(file.readline(200)):
             check_format(folder / SPEC, int(header[1]))
     for name in (CERTIFICATES, ENVIRONMENT, DIAGRAMS):
@@ -88,10 +104,40 @@ def check_format(path: Path, format: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """What a file holds; ValueError where it is no JSON, OSError where it can't be read."""
+    content = content_of(path, _LONGEST_DIAGRAMS if path.name == DIAGRAMS else None)
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(content, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is not JSON: {error}") from error
+
+
+def regular(path: str, flags: int) -> int:
+    """An ``opener`` of regular files: no link is followed and no pipe waited for, but an OSError says what it is."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(f"{os.path.basename(path)} is a link") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{os.path.basename(path)} is no file")
+    return descriptor
+
+
+def content_of(path: Path, most: int | None = None) -> bytes:
+    """What a regular file holds, of so many bytes at most; OSError where it is none, or longer."""
+    with open(path, "rb", opener=regular) as file:
+        content = file.read(-1 if most is None else most + 1)
+    if most is not None and len(content) > most:
+        raise OSError(f"{path.name} has more than {most:,} bytes")
+    return content
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def check_record(path: Path) -> dict[str, Any]:
@@ -119,10 +165,47 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def read_variants(folder: Path) -> list[dict[str, Any]]:
     """The variants' records of a study; ``UserError`` where they are damaged."""
-    variants = read_record(folder / CERTIFICATES).get("variants")
-    if not isinstance(variants, list) or not all(map(is_variant, variants)):
+    from ablate.store.schemas import VariantRecord, wrong_with
+
+    variants: list[dict[str, Any]] | None = read_record(folder / CERTIFICATES).get("variants")
+    if not isinstance(variants, list):
         raise UserError(Problem(f"{folder / CERTIFICATES} is damaged: it lists no variants", hint=AGAIN))
+    wrong = wrong_with(variants, list[VariantRecord]) or _wrong_names(variants)
+    if wrong:
+        raise UserError(Problem(f"{folder / CERTIFICATES} is damaged: variants.{wrong}", hint=AGAIN))
     return variants
+
+
+def _wrong_names(variants: list[dict[str, Any]]) -> str:
+    """What of the variants' names is not as a design has it: two alike, or one that is compared with none of them."""
+    names: set[str] = set()
+    for number, variant in enumerate(variants):
+        if variant["name"] in names:
+            return f"{number}.name: an earlier one has it"
+        names.add(variant["name"])
+    for number, variant in enumerate(variants):
+        others = {"baseline": variant.get("baseline"), "control.of": (variant.get("control") or {}).get("of")}
+        for key, other in others.items():
+            if other is not None and other not in names:
+                return f"{number}.{key}: no variant has this name"
+    return ""
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """On what the trials of a study ran; ``UserError`` where that is damaged."""
+    environment = read_record(folder / ENVIRONMENT).get("environment") or {}
+    if not isinstance(environment, dict):
+        raise UserError(Problem(f"{folder / ENVIRONMENT} is damaged: it has nothing by name", hint=AGAIN))
+    return environment
+
+
+def read_exposures(folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """The readings of the test split on record, and what is wrong with their file."""
+    try:
+        rows, bad = read_lines(folder / EXPOSURES)
+    except OSError as error:
+        return [], str(error)
+    return rows, f"not JSON: line {', '.join(map(str, bad))}" if bad else ""
 
 
 def read_diagrams(folder: Path) -> tuple[dict[str, str], str]:
@@ -138,13 +221,10 @@ def read_diagrams(folder: Path) -> tuple[dict[str, str], str]:
     return found, ""
 
 
-def is_variant(record: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether this is a variant's record."""
-    return isinstance(record, dict) and isinstance(record.get("name"), str) and isinstance(record.get("trials"), dict)
-
-
 def check_result(record: Any, hash: str) -> dict[str, Any]:
     """The result that a trial's record is, as it was ``sealed``; ValueError where it is another, or none of ours."""
+    from ablate.store.schemas import ResultRecord, wrong_with
+
     if not isinstance(record, dict) or record.pop("checksum", None) != checksum(record):
         raise ValueError(f"{RESULT} is not as it was written")
     if record.pop("trial", None) != hash:
@@ -156,18 +236,19 @@ def check_result(record: Any, hash: str) -> dict[str, Any]:
         raise ValueError(f"{RESULT} does not list a trial's files")
     if not all(isinstance(digest, str) for digest in files.values()):
         raise ValueError(f"{RESULT} lists files without their checksums")
-    if not isinstance(record.get("metrics"), dict | None):
-        raise ValueError(f"{RESULT} has no metrics by name")
-    if not all(isinstance(record.get(name), int | float | None) for name in _NUMBERS):
-        raise ValueError(f"{RESULT} has text where a number belongs: one of {', '.join(_NUMBERS)}")
+    if wrong := wrong_with(record, ResultRecord):
+        raise ValueError(f"{RESULT}: {wrong}")
     return record
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """The rows of a ``.jsonl`` file, and the numbers (from 1) of lines that are none; without a file, nothing."""
+    """The rows of a ``.jsonl`` file, and the numbers (from 1) of lines that are none; without a file, nothing.
+
+    OSError where it can't be read.
+    """
     content = b""
     with suppress(FileNotFoundError):
-        content = path.read_bytes()
+        content = content_of(path)
     return parse_lines(content)
 
 
@@ -177,7 +258,7 @@ def parse_lines(content: bytes) -> tuple[list[dict[str, Any]], list[int]]:
     bad: list[int] = []
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_int=_whole)
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):

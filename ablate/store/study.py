@@ -116,10 +116,10 @@ class Study(Trials):
         if not is_study(folder):
             raise UserError(Problem(f"{folder} is no study: it has no {SPEC}", hint="name a folder that a sweep wrote"))
         records.refuse_later_format(folder)
-        environment = records.read_record(folder / ENVIRONMENT).get("environment")
+        environment = records.read_environment(folder)
         variants = records.read_variants(folder)
         _check_variants(variants)
-        study = cls(folder, records.read_spec(folder), variants, dict(environment or {}))
+        study = cls(folder, records.read_checked_spec(folder), variants, environment)
         study._read_proposals()
         return study
 
@@ -265,10 +265,9 @@ class Study(Trials):
 
     def exposures(self) -> list[dict[str, Any]]:
         """Every reading on record, in order. A damaged line is left out and told in ``damaged``."""
-        rows, bad = records.read_lines(self.folder / EXPOSURES)
+        rows, why = records.read_exposures(self.folder)
         self.damaged.pop(EXPOSURES, None)
-        if bad:
-            self.damaged[EXPOSURES] = f"not JSON: line {', '.join(map(str, bad))}"
+        self.damaged |= {EXPOSURES: why} if why else {}
         return rows
 
     def diagrams(self) -> dict[str, str]:

@@ -35,7 +35,7 @@ from ablate.store.layout import (
     owned,
     trial_files,
 )
-from ablate.store.records import plain, read_json, read_lines, sealed
+from ablate.store.records import plain, read_json, read_lines, regular, sealed
 from ablate.store.stamps import Stamp, settled, stamp
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class TrialFolder:
     def state(self) -> bytes | None:
         """What ``save_state`` was given; None where there is none. ValueError for a damaged one."""
         try:
-            with (self.path / STATE).open("rb") as file:
+            with open(self.path / STATE, "rb", opener=regular) as file:
                 expected, content = file.readline(100), file.read()
         except FileNotFoundError:
             return None
@@ -145,9 +145,16 @@ class TrialFolder:
 
     def rows(self) -> tuple[list[dict[str, Any]], str]:
         """The epochs written so far, and what is wrong; half a line of a process that was killed is not."""
-        rows, bad = read_lines(self.path / METRICS)
+        from ablate.store.schemas import RowRecord, wrong_with
+
+        try:
+            rows, bad = read_lines(self.path / METRICS)
+        except OSError as error:
+            return [], f"{METRICS}: {error.strerror or error}"
         if bad and bad != [len(rows) + 1]:
             return [], f"{METRICS}: line {bad[0]} is not JSON"
+        if wrong := wrong_with(rows, list[RowRecord]):
+            return [], f"{METRICS}: {wrong}"
         return rows, ""
 
     def begun(self) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from ablate.errors import Problem, UserError
 from ablate.store.keeping import Keeper
@@ -144,8 +145,15 @@ class Trials:
 
         if not self._is_vouched(hash, PREDICTIONS, result):
             return {}
-        with np.load(self.trial_folder(hash) / PREDICTIONS, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        try:
+            with (
+                (self.trial_folder(hash) / PREDICTIONS).open("rb") as file,
+                np.load(file, allow_pickle=False) as arrays,
+            ):
+                return {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, EOFError, AttributeError, MemoryError, BadZipFile) as error:
+            self.damaged[hash] = f"{PREDICTIONS}: {error}"
+            return {}
 
     def weights(self, hash: str) -> Path:
         """The file of the weights that a finished trial ended with, as it was written; ``UserError`` without one."""

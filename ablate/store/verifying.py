@@ -25,7 +25,7 @@ from ablate.store.layout import (
     trials_in,
 )
 from ablate.store.proposals import Proposals
-from ablate.store.records import check_record, check_spec, read_lines
+from ablate.store.records import check_record, check_spec, read_exposures
 from ablate.store.stamps import stamp
 from ablate.store.states import of_result
 from ablate.store.survey import Survey, survey
@@ -41,9 +41,8 @@ def verified(study: Path) -> dict[str, str]:
         trial = TrialFolder(study / TRIALS / hash, hash)
         damaged |= {f"{TRIALS}/{hash}/{name}": why for name, why in _of_trial(trial, found)}
     damaged |= dict(_of_records(study))
-    _, bad = read_lines(study / EXPOSURES)
-    if bad:
-        damaged[EXPOSURES] = f"not JSON: line {', '.join(map(str, bad))}"
+    if why := read_exposures(study)[1]:
+        damaged[EXPOSURES] = why
     proposals = Proposals(study / PROPOSALS)
     proposals.read()
     if why := proposals.damage():

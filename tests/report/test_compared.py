@@ -18,7 +18,7 @@ from ablate.report import ablation_table, write_report
 from ablate.report.compared import comparison_tables, effects_tables
 from ablate.report.render import render
 from ablate.store import Study
-from tests.tabled import Make, build
+from tests.tabled import Make, build, result
 
 VAL = "val.accuracy"
 VALUES = {
@@ -102,6 +102,22 @@ def test_predictions_of_other_images_or_altered_ones_make_no_interval(make: Make
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     arms = arms_of(Study.open(study.folder))
     assert arms[1].finished() == {}  # the store believes no altered trial at all
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"label": np.zeros(3)},
+        {"label": np.zeros(3), "predicted": np.zeros(4)},
+        {"label": np.array(1), "predicted": np.array(1)},
+    ],
+)
+def test_arrays_that_are_no_predictions_make_no_interval(make: Make, arrays: dict[str, Any]) -> None:
+    study = make({"none": [70.0], "a": [None]}, correct={"none": [np.ones(3, bool)], "a": [np.ones(3, bool)]})
+    hash = f"{1_000:032x}"
+    study.save_predictions(hash, arrays)
+    study.finish(hash, result(71.0))
+    assert compared(study, "test.accuracy")[0].examples is None
 
 
 def test_a_variant_is_compared_with_its_control_by_itself(make: Make) -> None:

@@ -16,6 +16,7 @@ from ablate.figures import Figure
 from ablate.figures.canvas import Images
 from ablate.report.page import page
 from ablate.report.page.claims import claims
+from ablate.report.page.course import course
 from ablate.report.page.curves import curves
 from ablate.report.page.drawings import inlined
 from ablate.report.page.tables import MOST_ROWS, shown
@@ -42,6 +43,8 @@ def test_the_page_says_what_the_study_has(text: str) -> None:
     everything = said["body"][0]
     for words in (
         "placement: none, every_block",
+        "The resolved spec (spec.yaml)",
+        "name: placement",
         "4 trials: 3 finished, 1 crashed",
         "97.50 (1 seed)",
         "{block: cbam}",
@@ -49,14 +52,14 @@ def test_the_page_says_what_the_study_has(text: str) -> None:
         "every_block, seed 1: crashed.",
         "RuntimeError: boom",
         "head (width 16 → 32)",
-        "0 on record",
+        "On record: 0.",
         "torch",
         "runs/placement-again",
         "seeds of one variant.",
     ):
         assert words in everything, words
     assert said["title"][0] == "placement: report"
-    assert said["h3"] == ["none", "every_block"]
+    assert said["h3"] == ["none baseline", "every_block"]
 
 
 def test_nothing_of_the_page_is_elsewhere(text: str) -> None:
@@ -197,8 +200,8 @@ def test_what_is_said_of_a_picture_is_no_reference_in_it() -> None:
 
 def test_trials_without_a_result_and_readings_that_are_not_on_record_are_told(tmp_path: Path) -> None:
     found = paged(made(tmp_path, {"none": [97.0, None]}))
-    assert "No trial that ended failed. 1 of 2 have no result." in found
-    assert "The trials tell of 1: the record is not whole." in found
+    assert "None of the trials that ended failed. Without a result: 1 of 2." in found
+    assert "The trials report 1: the record is incomplete." in found
 
 
 def test_styles_of_a_picture_become_attributes_and_points_say_what_they_are() -> None:
@@ -213,10 +216,12 @@ def test_styles_of_a_picture_become_attributes_and_points_say_what_they_are() ->
 
 def test_a_certificate_is_told_with_its_numbers() -> None:
     said = {claim.about: " ".join(claim.said) for claim in claims(CERTIFICATE)}
-    assert "74 of 74 trainable parameters receive a gradient; first loss 2.2500" in said["Passes over a real batch"]
+    assert (
+        "74 of 74 trainable parameter tensors receive a gradient; first loss 2.2500" in said["Passes over a real batch"]
+    )
     assert "113 of 116 parameters" in said["Shared start and first batches"]
-    assert "differ (by augmentation)" in said["Shared start and first batches"]
-    assert "1 added, 0 removed, 1 changed nodes. +1,641 parameters, −7 FLOPs." in said["Difference from the baseline"]
+    assert "differ from the baseline's (by augmentation)" in said["Shared start and first batches"]
+    assert "nodes: 1 added, 0 removed, 1 changed. +1,641 parameters, −7 FLOPs." in said["Difference from the baseline"]
     assert list(said) == [
         "Keys",
         "Identity",
@@ -235,7 +240,7 @@ def test_curves_have_a_line_a_seed_and_no_more_points_than_can_be_seen() -> None
     assert found.splits == ("train",)
     lines = Seen(str(found.picture)).of("polyline")
     assert [len(line["points"].split()) for line in lines] == [118, 100]
-    assert found.text == "error (%) by epoch of 2 seeds, at the end: train 20.00 to 80.00"
+    assert found.text == "error (%) by epoch of 2 seeds; at the end train 20.00 to 80.00"
     assert curves({"0": rows[:1]}, hidden=False) is None
     assert curves({"0": [{"epoch": 1, "val.loss": float("nan")}] * 2}, hidden=False) is None
 
@@ -273,3 +278,95 @@ def test_older_studies_have_no_patch_and_no_diagrams(tmp_path: Path) -> None:
     found = paged(build(tmp_path, {"none": [97.0, 98.0]}))
     assert "Not on record." in found
     assert "conv1" not in found
+
+
+def test_the_course_of_a_study_is_told_from_its_log_and_its_results(tmp_path: Path) -> None:
+    study = made(tmp_path, {"none": [97.0, 96.0], "every_block": [None]})
+    assert "Began" not in Seen(paged(study)).texts["dt"]
+    for event, time in (
+        ("sweep", "2026-03-01T10:11:12"),
+        ("ended", "2026-03-02T07:05:00"),
+        ("over", "2026-03-03T01:02"),
+    ):
+        study.log({"event": event, "time": f"{time}+00:00"})
+    said = Seen(paged(study)).texts
+    about = dict(zip(said["dt"], said["dd"], strict=False))
+    assert about["Began"] == "2026-03-01 10:11 UTC"
+    assert about["Last trial ended"] == "2026-03-02 07:05 UTC"
+
+
+def test_compute_is_the_sum_over_trials_each_counted_once(tmp_path: Path) -> None:
+    study = made(tmp_path, {"none": [97.0, 96.0], "wide": [None]})
+    arms = arms_of(study)
+    for arm in arms:
+        for result in filter(None, arm.results.values()):
+            result["seconds"] = 1800.0
+    assert dict(course(study, [*arms, arms[0]]))["Compute"] == "1.00 hours: the seconds of 2 of 3 trials, added up"
+
+
+def test_each_trial_is_listed_with_its_hash_and_the_baseline_is_marked(tmp_path: Path) -> None:
+    study = made(tmp_path, {"none": [97.0, 96.0], "wide": [95.0]})
+    seen = Seen(paged(study))
+    assert seen.texts["code"] == [hash for variant in study.variants for hash in variant["trials"].values()]
+    baselines = {arm.baseline for arm in arms_of(study)} - {None}
+    marked = [text.split()[0] for text in seen.texts["summary"] if text.endswith("baseline")]
+    assert {*marked} == baselines == {"none"}
+
+
+def test_missing_diagrams_and_certificates_are_said(tmp_path: Path) -> None:
+    older = paged(build(tmp_path / "a", {"none": [97.0]}))
+    assert "No diagram was kept: going on with the study (ablate sweep) draws it." in older
+    assert "None is on record: nothing was proven" in paged(made(tmp_path / "c", {"none": [97.0]}, certificate={}))
+    study = made(tmp_path / "b", {"none": [97.0]})
+    assert "diagram was kept" not in paged(study)
+    assert "None is on record" not in paged(study)
+    study = Study.create(study.folder, study.spec, study.variants, {}, {"e" * 32: DIAGRAM})
+    assert "No diagram was kept of this network" in paged(study)
+    study = Study.create(study.folder, study.spec, study.variants, {}, {"f" * 32: "<svg"})
+    assert "The diagram on record can&#39;t be read as a picture." in paged(study)
+    (study.folder / DIAGRAMS).write_text("{")
+    assert "diagrams.json is damaged." in paged(study)
+
+
+def test_no_path_is_absolute_where_a_relative_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = made(tmp_path, {"none": [97.0]}, {"data": {"name": "x", "root": str(tmp_path / "images")}})
+    found = paged(study)
+    assert str(tmp_path) not in found
+    assert f"ablate sweep {study.folder.relative_to(tmp_path)}/spec.yaml" in found
+    assert "--set data.root=images" in found
+    assert "root: images" in found
+
+
+def test_a_path_elsewhere_is_told_once_and_the_folder_of_the_study_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = paged(made(tmp_path, {"none": [97.0]}, {"data": {"name": "x", "root": "/elsewhere/images"}}))
+    assert "ablate sweep STUDY/spec.yaml" in found
+    assert str(tmp_path) not in found
+    assert found.count("/elsewhere/images") == 1
+
+
+def test_a_note_leads_to_its_first_cell_and_back() -> None:
+    rows = ((Cell("a", note="why"),), (Cell("b", note="why"),), (Cell("c", note="how"),))
+    found = shown("t", Table("t", (Column("a"),), rows), {})
+    assert [(row[0].mark, row[0].id) for row in found.rows] == [("a", "t-back-a"), ("a", ""), ("b", "t-back-b")]
+    assert found.notes == (("a", "why", "t-back-a"), ("b", "how", "t-back-b"))
+    late = Table("t", (Column("a"),), (*(((Cell("x"),),) * MOST_ROWS), (Cell("y", note="why"),)))
+    assert shown("t", late, {}).notes == (("a", "why", ""),)
+
+
+def test_nothing_is_a_landmark_or_a_stop_of_the_tab_key_without_need(text: str) -> None:
+    seen = Seen(text)
+    assert "region" not in seen.values("role")
+    assert set(seen.values("tabindex")) == {"-1"}
+    assert not any("aria-labelledby" in own for tag, own in seen.elements if tag == "section")
+    captions = seen.texts["figcaption"]
+    assert not any(label in caption for label in seen.values("aria-label") for caption in captions if len(label) > 20)
+
+
+def test_expanding_needs_a_script_and_is_hidden_without(text: str) -> None:
+    [folding] = [own for own in Seen(text).of("p") if own.get("id") == "folding"]
+    assert "hidden" in folding

@@ -14,6 +14,7 @@ from tests.browser import CHROMIUM, Browser
 from tests.pages import figure, made, paged
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+TWO_FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 HOSTILE = "</script><script>document.title = 'owned'</script>"
 
 
@@ -88,6 +89,48 @@ def test_a_point_says_what_it_is_to_the_mouse_and_to_the_arrow_keys(browser: Bro
     browser.press("ArrowRight")
     assert browser.ask(told) == "none, seed 1: 96.00%"
     assert browser.ask("document.querySelectorAll('.point[tabindex=\"0\"]').length") == 1
+
+
+def test_what_is_told_of_a_point_goes_by_escape_and_follows_a_scroll(browser: Browser) -> None:
+    hidden = "document.getElementById('tip').hidden"
+    above = "document.querySelector('.point').getBoundingClientRect().top - "
+    above += "document.getElementById('tip').getBoundingClientRect().top"
+    browser.point_at(".point")
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    browser.ask("document.querySelector('.point').focus({preventScroll: true})")
+    before = browser.ask(above)
+    browser.ask("scrollBy({top: -40, behavior: 'instant'})")
+    browser.call("Runtime.evaluate", expression="new Promise(requestAnimationFrame)", awaitPromise=True)
+    assert browser.ask(hidden) is False
+    assert abs(browser.ask(above) - before) < 1
+    browser.press("Escape")
+    assert browser.ask(hidden) is True
+
+
+def test_all_is_expanded_and_collapsed_by_keys(browser: Browser) -> None:
+    folded = "document.querySelectorAll('details.variant:not([open])').length"
+    count = browser.ask("document.querySelectorAll('details.variant').length")
+    for id, left in (("expand", 0), ("collapse", count)):
+        browser.ask(f"document.getElementById('{id}').focus()")
+        browser.press("Enter", "\r")
+        assert browser.ask(folded) == left
+    assert count > 1
+
+
+def test_a_box_is_a_stop_of_the_tab_key_where_it_overflows_alone(browser: Browser) -> None:
+    stops = """
+        [...document.querySelectorAll(".scroll")].filter(box => !box.closest("details:not([open])")).every(box =>
+          (box.tabIndex === 0) === (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight))
+    """
+    count = "document.querySelectorAll('.scroll[tabindex]').length"
+    browser.resize(4000)
+    browser.call("Runtime.evaluate", expression=TWO_FRAMES, awaitPromise=True)
+    wide = browser.ask(count)
+    assert browser.ask(stops)
+    browser.resize(360, 740)
+    browser.call("Runtime.evaluate", expression=TWO_FRAMES, awaitPromise=True)
+    assert browser.ask(stops)
+    assert browser.ask(count) > wide
 
 
 def test_nothing_is_asked_of_anybody_and_nothing_goes_wrong(browser: Browser, file: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablate.report.render import FORMATS, clean, render
-from ablate.report.tables import Cell, Column, Table
+from ablate.report.tables import Cell, Column, Table, format_published, format_value
 from ablate.stats import Interval
 
 TABLE = Table(
@@ -107,8 +107,8 @@ def test_csv_has_the_raw_numbers_in_columns_of_their_own() -> None:
         "variant,params,val.accuracy (%) mean,val.accuracy (%) half-width,val.accuracy (%) n,val.accuracy (%) low,"
         "val.accuracy (%) high,trials,notes\n"
         f"none,269722,97.3125,{Interval(96.8925, 97.7325).half_width!r},3,96.8925,97.7325,3 of 3,\n"
-        "within_block,9973,-0.25,,1,,,1 of 2; 1 crashed,'= none; seed 1: OSError: 100% full\n"
-        "later,,,,,,,0 of 1; 1 missing,'= none\n"
+        'within_block,9973,-0.25,,1,,,"1 of 2; 1 crashed","\'= none; seed 1: OSError: 100% full"\n'
+        'later,,,,,,,"0 of 1; 1 missing",\'= none\n'
     )
 
 
@@ -132,6 +132,9 @@ HOSTILE = [
     "<script>alert(1)</script>",
     "a | b",
     "![x](http://x) `x` **x** ~~x~~ _x_ [x][y] # x",
+    "see https://evil.example/a, www.evil.example, mailto:a@b.de and HTTP://x @octocat a/b#123",
+    "{{ site.github.token }} {% include x %} {{{x}}}",
+    "a;=1+1;  @x;\uff1dy",
     "\x1b[31mred\x1b]0;title\x07",
     "admin\u202etxt.exe",
     "\ud800",
@@ -183,7 +186,8 @@ def check_markdown(drawn: str) -> None:
     assert len(rows) == 4
     for row in rows:
         assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 3
-    bare = re.sub(r"</?sup>", "", re.sub(r"\\.", "", drawn.replace("**", "", 2)))
+    assert not re.search(r"\{\{|\{%|(?<!\\)://|www\.|mailto:|@\w|#\d", drawn, flags=re.IGNORECASE)
+    bare = re.sub(r"</?sup>|<!-- -->", "", re.sub(r"\\.", "", drawn.replace("**", "", 2)))
     bare = re.sub(r"&(amp|lt|gt);", "", bare)
     assert not set("<>&`*[]~!$#") & set(bare)
 
@@ -213,7 +217,9 @@ def check_csv(drawn: str) -> None:
     rows = list(csv.reader(io.StringIO(drawn)))
     assert [len(row) for row in rows][1:] == [len(rows[0])] * (len(rows) - 1)
     assert len(rows) == 3
-    assert not [field for row in rows for field in row if field.strip()[:1] in ("=", "+", "-", "@")]
+    fields = [part for row in rows for field in row for part in field.split(";")]
+    assert not [each for each in fields if unicodedata.normalize("NFKC", each.strip()[:1]) in ("=", "+", "-", "@")]
+    assert not any(";" in field for field in re.sub(r'"[^"]*"', "", drawn).split(","))
 
 
 def test_a_negative_number_is_data_in_csv_and_no_formula() -> None:
@@ -236,3 +242,39 @@ def test_the_28th_note_is_marked_ab() -> None:
 
 def test_a_break_becomes_a_space_and_a_control_character_is_seen() -> None:
     assert clean("a\tb\nc\x1bd") == "a b c\ufffdd"
+
+
+def test_markdown_of_addresses_and_mentions_is_text_that_can_be_read() -> None:
+    text = "https://a.b/c www.a.b @octocat u/r#7 {{ x }} {% y %} me@a.b a_b 12:30"
+    table = Table(text, (Column("a"),), ())
+    assert render(table, "markdown").splitlines()[0] == (
+        r"**https\://a.b/c www\.a.b @<!-- -->octocat u/r\#<!-- -->7 {\{ x }} {\% y %} me@<!-- -->a.b a_b 12:30**"
+    )
+
+
+def test_what_is_not_finite_is_null_in_json() -> None:
+    nan, infinite = float("nan"), float("inf")
+    cell = Cell("x", nan, Interval(-infinite, 7.0), 2)
+    drawn = render(Table("t", (Column("a", "", "right", "estimate"),), ((cell,),)), "json")
+    assert json.loads(drawn)["rows"] == [[{"text": "x", "value": None, "interval": [None, 7.0], "n": 2}]]
+    assert "NaN" not in drawn
+    assert "Infinity" not in drawn
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_long_text_is_cut_wherever_it_stands(format: str) -> None:
+    drawn = render(everywhere("x" * 1_000_000), format)
+    assert len(drawn) < 60_000
+    assert ("\\ldots{}" if format == "latex" else "…") in drawn
+
+
+@pytest.mark.parametrize("name", ["val.accuracy", "val.loss", "params", "flops", "memory", "latency", "synflow"])
+@pytest.mark.parametrize("value", [1e300, -1e300, float("inf"), float("-inf"), float("nan"), 10**300])
+def test_a_huge_number_is_short(name: str, value: float) -> None:
+    assert len(format_value(name, value)) < 12
+    assert len(format_value(name, value, sign=True)) < 12
+    assert len(format_published(name, value, 1e-300)) < 12
+
+
+def test_a_published_cost_has_no_more_digits_than_anybody_prints() -> None:
+    assert format_published("params", 2.5e6, 1e-300) == "2.500000000 M"

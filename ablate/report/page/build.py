@@ -17,8 +17,9 @@ from ablate.findings import is_search
 from ablate.labels import clean
 from ablate.quantities import COSTS
 from ablate.report.claims import verdicts
-from ablate.report.page import question
+from ablate.report.page import question, repeating
 from ablate.report.page.drawings import inlined
+from ablate.report.page.explained import explained
 from ablate.report.page.tables import ShownTable, shown, verdict_table
 from ablate.report.page.variants import (
     MOST_PICTURED,
@@ -82,7 +83,7 @@ def values(
     failed = failures(arms)
     readings = study.exposures()
     results = {arm.record["trials"][seed]: result for arm in arms for seed, result in arm.results.items()}
-    command, about_command = question.command(study)
+    command, about_command = repeating.command(study)
     style, script = _text("style.css"), _text("script.js")
     return {
         "title": str(study.spec.get("name") or study.folder.name),
@@ -94,6 +95,7 @@ def values(
         "tables": [(HEADINGS.get(name, name), shown(name, table, links)) for name, table in tables.items()],
         "verdicts": _verdicts(study, arms, links),
         "figures": [_drawn(figure) for figure in figures],
+        "looked": explained(study, hidden=hidden),  # before what is damaged is told
         "variants": list(told(study, told_of, metrics, hidden=hidden)),
         "metrics": [metric_header(name) for name in metrics],
         "left_out": _left_out(arms, told_of),
@@ -102,10 +104,12 @@ def values(
         "damaged": sorted(study.damaged.items()),
         "readings": readings[:MOST_READINGS],
         "readings_count": len(readings),
+        "readings_of_trials": sum(each.get("by") != "explain" for each in readings),
         "readings_told": sum(int((result or {}).get("test_readings") or 0) for result in results.values()),
         "trials": len(results),
         "without_result": sum(result is None for result in results.values()),
         "environment": question.environment(study),
+        "spec": repeating.spec_lines(study, hidden=hidden),
         "command": command,
         "about_command": about_command,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -124,11 +128,11 @@ def _told_of(study: Study, arms: Sequence[Arm], table: Table) -> list[Arm]:
 def _left_out(arms: Sequence[Arm], told_of: Sequence[Arm]) -> str:
     said = []
     if len(told_of) < len(arms):
-        said.append(f"The first {len(told_of)} of the table are told of here.")
+        said.append(f"The first {len(told_of)} of the table are shown here.")
     if len(told_of) > MOST_TOLD:
-        said.append(f"The first {MOST_TOLD} of {len(told_of):,} are told of here.")
+        said.append(f"The first {MOST_TOLD} of {len(told_of):,} are shown here.")
     if len(told_of) > MOST_PICTURED:
-        said.append(f"With more than {MOST_PICTURED} variants the page has no diagrams and no curves of each.")
+        said.append(f"With more than {MOST_PICTURED} variants the page has no diagram and no curves of any.")
     return " ".join(said)
 
 
@@ -147,7 +151,9 @@ def _verdicts(study: Study, arms: Sequence[Arm], links: Mapping[str, str]) -> Sh
 
 def _drawn(figure: Figure) -> Drawn:
     hover = figure.numbers.get("hover") if isinstance(figure.numbers, Mapping) else None
-    return Drawn(figure.name, figure.text, inlined(figure.images.svg, f"f-{figure.name}", figure.text, hover))
+    return Drawn(
+        figure.name, figure.text, inlined(figure.images.svg, f"f-{figure.name}", f"Figure {figure.name}", hover)
+    )
 
 
 def _policy(style: str, script: str) -> str:

@@ -40,8 +40,8 @@ def _keys(keys: Record) -> Iterable[str]:
     if "used" in keys:
         yield f"All {counted(keys['used'], 'key')} of its network, data and recipe are used."
     for word, entries in (
-        ("Without use since something else was changed", keys.get("orphans")),
-        ("Of no effect here", keys.get("inactive")),
+        ("Unused, since another key was changed", keys.get("orphans")),
+        ("Without effect here", keys.get("inactive")),
     ):
         if entries:
             yield f"{word}: {listed([str(each.get('path')) for each in entries], MOST_NAMES)}."
@@ -49,11 +49,11 @@ def _keys(keys: Record) -> Iterable[str]:
 
 def _identity(certificate: Record) -> Iterable[str]:
     if certificate.get("identity"):
-        yield f"Network, start, recipe and data: {certificate['identity']}."
+        yield f"Network, initialisation, recipe and data together: {certificate['identity']}."
     if certificate.get("fingerprint"):
         yield f"The network alone: {certificate['fingerprint']}."
     if certificate.get("init"):
-        yield f"Parameters start by {certificate['init']}."
+        yield f"Parameters are initialised by {certificate['init']}."
     if weights := certificate.get("weights"):
         yield f"{weights.get('loaded')} of {weights.get('of')} parameters and buffers start from {weights.get('from')}."
 
@@ -62,7 +62,7 @@ def _difference(found: Record | None) -> Iterable[str]:
     if found is None:
         return
     nodes = [f"{len(found.get(key) or ())} {key}" for key in ("added", "removed", "changed")]
-    yield f"Beside {found.get('baseline')}: {', '.join(nodes)} nodes."
+    yield f"Against {found.get('baseline')}: nodes: {', '.join(nodes)}."
     yield f"{signed(found.get('params'))} parameters, {signed(found.get('flops'))} FLOPs."
 
 
@@ -80,7 +80,7 @@ def _passes(certificate: Record) -> Iterable[str]:
         exempt = [name for key in ("invariant", "cancelled_by_batch_norm") for name in gradients.get(key) or ()]
         yield (
             f"{gradients.get('with_gradient')} of {int(gradients.get('parameters') or 0) - len(exempt)} trainable "
-            f"parameters receive a gradient; first loss {passes.get('first_loss', float('nan')):.4f}."
+            f"parameter tensors receive a gradient; first loss {passes.get('first_loss', float('nan')):.4f}."
         )
         if exempt:
             yield f"By construction without a gradient: {listed(exempt, MOST_NAMES)}."
@@ -92,8 +92,8 @@ def _passes(certificate: Record) -> Iterable[str]:
         equal = "equal, bit for bit, to" if imported.get("equal_to_the_original") else "NOT equal to"
         yield f"Without its insertions it is {equal} {imported.get('from')}."
     if "starts_as_baseline" in passes:
-        starts = "equal to the baseline's" if passes["starts_as_baseline"] else "another than the baseline's"
-        yield f"Its first output is {starts}."
+        starts = "equals" if passes["starts_as_baseline"] else "differs from"
+        yield f"Its first output {starts} the baseline's."
     if rounded := certificate.get("effective"):
         yield f"Rounded or clamped: {listed(rounded, MOST_NAMES)}."
 
@@ -101,14 +101,15 @@ def _passes(certificate: Record) -> Iterable[str]:
 def _shared(certificate: Record) -> Iterable[str]:
     if shared := certificate.get("shared"):
         yield (
-            f"{shared.get('equal')} of {shared.get('shared')} parameters and buffers that both have start bit-equal to "
-            f"the baseline's; it has {shared.get('of')} in all."
+            f"{shared.get('equal')} of {shared.get('shared')} parameters and buffers that it shares with the baseline "
+            f"start bit-equal; it has {shared.get('of')} in all."
         )
         if explained := shared.get("unequal_by_difference"):
             yield f"Unequal, as their nodes or their start differ: {listed(explained, MOST_NAMES)}."
     if batches := certificate.get("first_batches"):
         why = f" (by {', '.join(batches['differ_by'])})" if batches.get("differ_by") else ""
-        yield "The first batches are the same." if batches.get("equal") else f"The first batches differ{why}."
+        same = "The first batches are those of the baseline."
+        yield same if batches.get("equal") else f"The first batches differ from the baseline's{why}."
 
 
 def _tuning(found: Record) -> Iterable[str]:

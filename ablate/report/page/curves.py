@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape
 
-from ablate.labels import clean
 from ablate.quantities import format_value, unit_of
 
 if TYPE_CHECKING:
@@ -50,8 +48,8 @@ def curves(rows_by_seed: Mapping[str, Rows], *, hidden: bool) -> Curves | None:
     ends = [f"{split} {_end(lines, split, kind)}" for split in shown]
     unit = unit_of(f"val.{kind}")
     name = f"{kind} ({unit})" if unit else kind
-    said = f"{name} by epoch of {seeds} {'seed' if seeds == 1 else 'seeds'}, at the end: {', '.join(ends)}"
-    return Curves(Markup(_svg(lines, box, kind, said)), said, tuple(shown))
+    said = f"{name} by epoch of {seeds} {'seed' if seeds == 1 else 'seeds'}; at the end {', '.join(ends)}"
+    return Curves(Markup(_svg(lines, box, kind)), said, tuple(shown))
 
 
 def _lines(
@@ -82,7 +80,6 @@ def _svg(
     lines: Sequence[tuple[str, str, list[tuple[float, float]]]],
     box: tuple[float, float, float, float],
     kind: str,
-    said: str,
 ) -> str:
     first, last, low, high = box
     high = high if high > low else low + 1
@@ -94,7 +91,7 @@ def _svg(
 
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" class="curves" role="img" '
-        f'aria-label="{escape(clean(said), {chr(34): "&quot;"})}">',
+        f'aria-label="{kind} by epoch, a line per seed and split">',
         f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>',
     ]
     for y, value in ((TOP + 8, high), (HEIGHT - BOTTOM, low)):

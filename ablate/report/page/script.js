@@ -34,9 +34,11 @@ function sorted(rows, column, numbers, sign) {
 }
 
 const tip = document.getElementById("tip");
+let told = null;
 
 function tell(point) {
   const box = point.getBoundingClientRect();
+  told = point;
   tip.textContent = point.getAttribute("aria-label");
   tip.hidden = false;
   const left = box.left + box.width / 2 - tip.offsetWidth / 2;
@@ -46,6 +48,7 @@ function tell(point) {
 
 function hush() {
   tip.hidden = true;
+  told = null;
 }
 
 // One stop of the Tab key a figure: from there the arrow keys lead from point to point.
@@ -62,7 +65,6 @@ for (const picture of document.querySelectorAll(".picture svg")) {
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
       const ends = { Home: 0, End: points.length - 1 };
       const to = step ? (index + step + points.length) % points.length : ends[event.key];
-      if (event.key === "Escape") hush();
       if (to === undefined) return;
       event.preventDefault();
       point.setAttribute("tabindex", "-1");
@@ -71,7 +73,36 @@ for (const picture of document.querySelectorAll(".picture svg")) {
     });
   });
 }
-addEventListener("scroll", hush, { passive: true });
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") hush();
+});
+// It stays with its point, in whichever box is scrolled; of a point that is out of sight it says nothing.
+function follow() {
+  if (!told) return;
+  tell(told);
+  const frame = told.closest(".scroll").getBoundingClientRect();
+  const box = told.getBoundingClientRect();
+  tip.hidden = box.right < frame.left || box.left > frame.right || box.bottom < 0 || box.top > innerHeight;
+}
+addEventListener("scroll", follow, { passive: true, capture: true });
+addEventListener("resize", follow);
+
+// A box is a stop of the Tab key where there is more in it than fits, and only there.
+const sized = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    if (target.scrollWidth > target.clientWidth || target.scrollHeight > target.clientHeight) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }
+});
+for (const box of document.querySelectorAll(".scroll")) sized.observe(box);
+
+const folds = [...document.querySelectorAll("details.variant")];
+document.getElementById("folding").hidden = !folds.length;
+for (const [id, open] of [["expand", true], ["collapse", false]]) {
+  document.getElementById(id).addEventListener("click", () => {
+    for (const each of folds) each.open = open;
+  });
+}
 
 function unfold() {
   const target = document.getElementById(location.hash.slice(1));

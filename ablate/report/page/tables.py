@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ablate.analysis.papers import Judged
 from ablate.quantities import format_value
 from ablate.report.papers import verdict_note
-from ablate.report.render import marks_of
+from ablate.report.render import marks_of, shortened
 from ablate.report.values import Cell, Column, Table, format_published
 
 MOST_ROWS = 1000
@@ -24,6 +24,8 @@ class ShownCell:
     link: str
     """The id of the variant that it names."""
     best: bool
+    id: str
+    """Of the first cell with its mark: where the note links back to."""
 
 
 @dataclass(frozen=True)
@@ -35,29 +37,37 @@ class ShownTable:
     columns: tuple[Column, ...]
     rows: tuple[tuple[ShownCell, ...], ...]
     caption: str
-    notes: tuple[tuple[str, str], ...]
-    """Mark and text."""
+    notes: tuple[tuple[str, str, str], ...]
+    """Mark, text, and the id of the first cell with that mark, empty where that row is left out."""
     footnotes: tuple[str, ...]
     left_out: int
 
 
 def shown(name: str, table: Table, links: Mapping[str, str]) -> ShownTable:
     """The table of that name; ``links`` has the ids of variants that the page tells more of."""
+    table = shortened(table)
     marks = marks_of(table)
+    backs = {mark: f"{name}-back-{mark}" for mark in marks.values()}
     rows = [
-        tuple(_cell(cell, column, marks, links if place == 0 else {}) for place, (cell, column) in enumerate(cells))
+        tuple(
+            _cell(cell, column, marks, links if place == 0 else {}, backs) for place, (cell, column) in enumerate(cells)
+        )
         for cells in (list(zip(row, table.columns, strict=True)) for row in table.rows[:MOST_ROWS])
     ]
-    notes = tuple((mark, note) for note, mark in marks.items())
+    notes = tuple((mark, note, "" if mark in backs else f"{name}-back-{mark}") for note, mark in marks.items())
     left_out = len(table.rows) - len(rows)
     return ShownTable(
         name, table.title, table.columns, tuple(rows), table.caption, notes, table.footnotes, max(0, left_out)
     )
 
 
-def _cell(cell: Cell, column: Column, marks: Mapping[str, str], links: Mapping[str, str]) -> ShownCell:
+def _cell(
+    cell: Cell, column: Column, marks: Mapping[str, str], links: Mapping[str, str], backs: dict[str, str]
+) -> ShownCell:
+    """``backs``: the ids for marks that no cell has yet; this one's is taken out of it."""
     key = cell.text if column.kind == "text" else "" if cell.value is None else repr(float(cell.value))
-    return ShownCell(cell.text, key, marks.get(cell.note, ""), links.get(cell.text, ""), cell.best)
+    mark = marks.get(cell.note, "")
+    return ShownCell(cell.text, key, mark, links.get(cell.text, ""), cell.best, backs.pop(mark, ""))
 
 
 def verdict_table(claims: Sequence[Judged]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ablate.analysis.arms import Arm, measured
 from ablate.analysis.curves import rows_of
 from ablate.errors import listed
+from ablate.findings import is_search
 from ablate.labels import flow
 from ablate.outcomes import FAILED
 from ablate.quantities import COSTS, format_value, unit_of
@@ -16,7 +18,7 @@ from ablate.report.captions import counted
 from ablate.report.page.claims import Claim, claims, signed
 from ablate.report.page.curves import Curves, curves
 from ablate.report.page.drawings import inlined
-from ablate.store import Study
+from ablate.store import DIAGRAMS, Study
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -39,6 +41,7 @@ class Trial:
     seconds: str
     values: tuple[str, ...]
     error: str
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Told:
 
     id: str
     name: str
+    is_baseline: bool
     about: tuple[str, ...]
     patch: tuple[tuple[str, str], ...] | None
     """Path and value; None where none is on record."""
@@ -67,6 +71,8 @@ class Told:
     costs: tuple[Part, ...]
     trials: tuple[Trial, ...]
     diagram: Markup | None
+    undrawn: str
+    """Why there is no diagram; empty where there is one, or none is shown of any."""
     curves: Curves | None
 
 
@@ -91,39 +97,61 @@ def told(study: Study, arms: Sequence[Arm], metrics: Sequence[str], *, hidden: b
     pictured = len(arms) <= MOST_PICTURED
     diagrams = study.diagrams() if pictured else {}
     rows = rows_of(study, arms) if pictured else {}
+    compared = Counter(arm.baseline for arm in arms if arm.baseline is not None)
     for number, arm in enumerate(arms[:MOST_TOLD]):
         certificate: Mapping[str, Any] = arm.record.get("certificate") or {}
         drawn = diagrams.get(str(certificate.get("fingerprint")))
+        diagram = inlined(drawn, f"d{number}", f"The network of {arm.name}") if drawn else None
         difference = certificate.get("difference") or {}
         cost = certificate.get("cost") or {}
         yield Told(
             id=f"variant-{number}",
             name=arm.name,
-            about=tuple(_about(arm)),
+            is_baseline=arm.name in compared,
+            about=tuple(_about(arm, compared[arm.name])),
             patch=_patch(arm.record),
-            claims=tuple(claims(certificate)),
+            claims=tuple(claims(certificate) if certificate else ()),
             nodes=tuple(_nodes(difference)),
             insertions=tuple(_parts(difference.get("by_insertion") or {}, signs=False)),
             stages=tuple(_parts(difference.get("by_stage") or {}, signs=True)),
             costs=tuple(_parts(cost.get("by_stage") or {}, signs=False)),
             trials=tuple(_trial(arm, seed, metrics) for seed in arm.results),
-            diagram=inlined(drawn, f"d{number}", f"The network of {arm.name}") if drawn else None,
+            diagram=diagram,
+            undrawn=_undrawn(study, diagrams, drawn) if pictured and diagram is None else "",
             curves=curves(rows.get(arm.name) or {}, hidden=hidden),
         )
 
 
-def _about(arm: Arm) -> Iterable[str]:
+def _undrawn(study: Study, diagrams: Mapping[str, str], drawn: str | None) -> str:
+    """Why a variant has no diagram."""
+    if DIAGRAMS in study.damaged:
+        return f"The diagrams can't be read: {DIAGRAMS} is damaged."
+    if drawn:
+        return "The diagram on record can't be read as a picture."
+    if diagrams:
+        return "No diagram was kept of this network: not every network of a study is drawn."
+    if is_search(study):
+        return "No diagram was kept of this network."
+    return "No diagram was kept: going on with the study (ablate sweep) draws it."
+
+
+def _about(arm: Arm, compared: int) -> Iterable[str]:
+    """``compared``: how many variants it is the baseline of."""
     for name in COSTS:
         if (value := arm.cost(name)) is not None:
             yield f"{format_value(name, value)} {name}"
     if duplicate := arm.record.get("duplicate_of"):
         yield f"the same as {duplicate}: one network and one recipe, trained once"
+    if compared:
+        yield f"the baseline of {counted(compared, 'variant')}"
     if arm.baseline is not None:
         yield f"compared with {arm.baseline}"
     if arm.control_of is not None:
         control = arm.record["control"]
-        yield f"a control: {control.get('by')} = {control.get('value')}, so that {control.get('match')} match those of"
-        yield str(arm.control_of)
+        yield (
+            f"a control: {control.get('by')} = {control.get('value')}, so that {control.get('match')} match those of "
+            f"{arm.control_of}"
+        )
 
 
 def _patch(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...] | None:
@@ -171,6 +199,7 @@ def _trial(arm: Arm, seed: str, metrics: Sequence[str]) -> Trial:
         text("seconds"),
         tuple(map(text, metrics)),
         _cut(f"{error.get('type')}: {error.get('message')}", 200) if error else "",
+        str(arm.record["trials"][seed]),
     )
 
 
