@@ -8,7 +8,7 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help environment sweep test gallery blocks bench peers lint types layers clean
+.PHONY: help environment sweep test gallery blocks reference bench peers lint types layers clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -33,6 +33,9 @@ gallery: $(READY) ## write docs/gallery.md anew
 
 blocks: $(READY) ## write docs/blocks.md anew
 	OMP_NUM_THREADS=1 $(BIN)/ablate blocks --markdown > docs/blocks.md
+
+reference: $(READY) ## write docs/spec.md and docs/commands.md anew
+	COLUMNS=100 $(BIN)/python docs/build_reference.py
 
 bench: $(READY) ## how fast variants are built, certified and counted (no test depends on it)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/certify_space.py

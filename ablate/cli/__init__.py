@@ -10,17 +10,47 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ablate.cli import bench, cache, catalogue, completion, cost, diff, eject, export, search, store, studies, watching
+from ablate.cli import (
+    bench,
+    cache,
+    catalogue,
+    completion,
+    cost,
+    diff,
+    eject,
+    explain,
+    export,
+    search,
+    store,
+    studies,
+    track,
+    watching,
+)
 from ablate.errors import UserError
 
-COMMANDS = (studies, watching, cost, bench, diff, search, export, eject, catalogue, cache, store, completion)
+COMMANDS = (
+    studies,
+    watching,
+    track,
+    cost,
+    bench,
+    diff,
+    search,
+    export,
+    eject,
+    explain,
+    catalogue,
+    cache,
+    store,
+    completion,
+)
 """Each adds its subparsers, in the order in which ``ablate --help`` lists them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = _parser()
-    completion.complete(parser)
-    options = parser.parse_args(arguments)
+    program = parser()
+    completion.complete(program)
+    options = program.parse_args(arguments)
     try:
         code: int = options.command(options)
         sys.stdout.flush()
@@ -37,15 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    program = argparse.ArgumentParser(
         prog="ablate", description="Architecture ablations whose every variant is proven to be what was asked for."
     )
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    program.add_argument("--version", action="version", version=_version())
+    commands = program.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add(commands)
-    return parser
+    return program
 
 
 def _version() -> str:
