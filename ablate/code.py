@@ -24,10 +24,24 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 READERS = frozenset(
     [
-        *("__main__.py", "cli", "api.py", "scaffold.py", "exporting.py", "ejecting", "words.py", "facts.py"),
+        *(
+            "__main__.py",
+            "cli",
+            "api.py",
+            "opened.py",
+            "grafting.py",
+            "testing",
+            "scaffold.py",
+            "exporting.py",
+            "explaining",
+            "ejecting",
+            "words.py",
+            "facts.py",
+        ),
         *("beside.py", "benching", "blocks_page.py", "cost_tables.py", "describe.py", "static_search", "schema"),
-        *("progress.py", "report", "figures", "findings", "quantities.py", "labels.py", "stats.py", "diagram"),
+        *("progress.py", "report", "figures", "findings", "quantities.py", "labels.py", "stats", "diagram", "analysis"),
         *("tuning", "searching", "proposing", "known.py", "zero_cost.py", "space"),  # which trials there are
+        *("tracking", "status.py", "watching.py"),
     ]
 )
 """What reads, draws or explains results and makes none: an edit there disowns nothing."""

@@ -156,7 +156,7 @@ def _left(policy: Policy, spent: float) -> Policy:
 
 def _put_readings_on_record(study: Study, ended: dict[str, Trial]) -> None:
     """What trials with a result have read of the test split, as far as it is not: elsewhere, for those of the cache."""
-    known = Counter(exposure.get("trial") for exposure in study.exposures())
+    known = Counter(exposure.get("trial") for exposure in study.exposures() if exposure.get("by") != "explain")
     for hash, result in study.results(ended).items():
         for _ in range(result["test_readings"] - known[hash]):
             study.expose(by="cache", trial=hash, variant=ended[hash].variant, seed=ended[hash].seed, epoch=None)

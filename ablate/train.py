@@ -90,8 +90,14 @@ class Outcome:
     weights: dict[str, Tensor] | None = None
 
 
-Row = dict[str, float]
-"""What was measured in one epoch: ``epoch``, ``lr``, ``seconds`` and metrics by name."""
+Row = dict[str, Any]
+"""What was measured in one epoch: ``epoch``, ``lr``, ``seconds`` and metrics by name, all of them numbers.
+
+And ``joins``, if there are any: node → its learnt weight after the epoch; of many, the least, the mean, the largest.
+"""
+
+JOINS = ("residual", "layer_scale")
+"""The blocks that weigh a branch, each by its ``weight``."""
 
 
 def epochs(
@@ -236,6 +242,8 @@ class Run:
         every = self.recipe.evaluates_every
         if math.isfinite(loss) and (epoch == self.recipe.epochs or (every is not None and epoch % every == 0)):
             row |= self.ranks.first(self._evaluated)
+        if joins := joins_of(self.network, self.trial.graph):
+            row["joins"] = joins
         seconds = time.monotonic() - began
         return row | {"seconds": seconds, "images_per_second": len(self.data.train) / seconds}
 
@@ -375,6 +383,18 @@ class Run:
         )
         weights = {name: tensor.detach().cpu().clone() for name, tensor in self._selected().state_dict().items()}
         return Outcome(result, predictions, weights)
+
+
+def joins_of(network: nn.Module, graph: Graph) -> dict[str, float | list[float]]:
+    """What the branches are multiplied by, by node: the weight, or of one per channel the least, mean and largest."""
+    found: dict[str, float | list[float]] = {}
+    for node in graph.nodes:
+        if node.block.name in JOINS and not node.is_identity:
+            weight = network.get_submodule(node.module).weight.detach().double()  # type: ignore[operator]
+            spread = [weight.min(), weight.mean(), weight.max()] if weight.numel() > 1 else [weight.sum()]
+            values = torch.stack(spread).tolist()
+            found[node.name] = values if len(values) > 1 else values[0]
+    return found
 
 
 def _held(split: Examples | None, device: torch.device) -> OnDevice | None:

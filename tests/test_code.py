@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ablate import block, code
-from ablate.code import READERS, code_digest, outside_digest, outside_digests
+from ablate.code import PACKAGE, READERS, code_digest, outside_digest, outside_digests
 from ablate.data import augment, kind
 from ablate.design import as_written, study_plan, trial_hash
 from ablate.spec import load
@@ -368,3 +368,8 @@ def test_nothing_that_makes_a_result_is_taken_for_a_reader() -> None:
     readers = {f"ablate.{name.removesuffix('.py')}" for name in READERS}
     assert readers <= graph.modules
     assert not {name for name in makers if ".".join(name.split(".")[:2]) in readers}
+
+
+def test_what_only_reads_results_is_there() -> None:
+    """A name that is no file any more would let an edit there disown every cached result."""
+    assert {name for name in READERS if not (PACKAGE / name).exists()} == set()

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 
 
 def _print(options: argparse.Namespace) -> int:
-    from argcomplete import shellcode
+    from argcomplete.shell_integration import shellcode
 
     print(shellcode(["ablate"], shell=options.shell))
     return 0

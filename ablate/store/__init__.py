@@ -11,6 +11,8 @@
       optuna.jsonl       of a search: Optuna's journal    tuning/            the search that tunes a study's variants
       events.jsonl       what the sweeps told while they ran
       report/            table.md, table.tex, table.csv
+      tracking/          what the trackers of ``--track`` were sent
+      explained/         pictures and arrays of what the networks look at
 
 The folder is the truth. A file is replaced whole or not at all; a result carries the checksums of its trial's files,
 so that damage is found and never read as a result, and the study's records carry their own, the proposals one a line.
@@ -25,6 +27,7 @@ from ablate.store.layout import (
     DIAGRAMS,
     ENVIRONMENT,
     EVENTS,
+    EXPLAINED,
     EXPOSURES,
     FORMAT,
     INDEX,
@@ -37,6 +40,7 @@ from ablate.store.layout import (
     RESULT,
     SPEC,
     STATE,
+    TRACKING,
     TRIAL,
     TRIALS,
     TUNING,
@@ -45,6 +49,7 @@ from ablate.store.layout import (
 )
 from ablate.store.states import TrialState
 from ablate.store.study import Study
+from ablate.store.tracking import Trackers
 
 __all__ = [
     "CERTIFICATES",
@@ -52,6 +57,7 @@ __all__ = [
     "DIAGRAMS",
     "ENVIRONMENT",
     "EVENTS",
+    "EXPLAINED",
     "EXPOSURES",
     "FORMAT",
     "INDEX",
@@ -65,10 +71,12 @@ __all__ = [
     "RESULT",
     "SPEC",
     "STATE",
+    "TRACKING",
     "TRIAL",
     "TRIALS",
     "TUNING",
     "Study",
+    "Trackers",
     "TrialState",
     "begun_with",
     "is_study",

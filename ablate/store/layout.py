@@ -24,6 +24,10 @@ DIAGRAMS = "diagrams.json"
 """Pictures of the variants' networks: the report shows them, and can't build what they show."""
 TUNING = "tuning"
 """The study, in the folder of another, of the search that tunes the variants of that one."""
+TRACKING = "tracking"
+"""What the study's trackers were sent."""
+EXPLAINED = "explained"
+"""What was drawn of its networks: attention, gates, Grad-CAM."""
 LOCK = ".lock"
 """Of the study, and of each trial that somebody works on."""
 TRIAL, METRICS, PREDICTIONS, CHECKPOINT, STATE, RESULT = (
@@ -41,6 +45,8 @@ _HASH = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _OUR_FILES = {
     *(SPEC, CERTIFICATES, ENVIRONMENT, DIAGRAMS, TRIALS, EXPOSURES, EVENTS, PROPOSALS, JOURNAL, TUNING, REPORT, LOCK),
+    TRACKING,
+    EXPLAINED,
     *(INDEX + suffix for suffix in ("", "-wal", "-shm", "-journal")),
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ablate.store import index
+from ablate.store.explained import read_explained
 from ablate.store.index import Damaged, Unusable
 from ablate.store.layout import (
     CERTIFICATES,
@@ -41,6 +42,8 @@ def verified(study: Path) -> dict[str, str]:
         trial = TrialFolder(study / TRIALS / hash, hash)
         damaged |= {f"{TRIALS}/{hash}/{name}": why for name, why in _of_trial(trial, found)}
     damaged |= dict(_of_records(study))
+    if explained := read_explained(study, whole=True):
+        damaged |= explained.damaged
     if why := read_exposures(study)[1]:
         damaged[EXPOSURES] = why
     proposals = Proposals(study / PROPOSALS)
