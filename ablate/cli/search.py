@@ -24,6 +24,7 @@ from ablate.cli.common import (
     write_text,
 )
 from ablate.cli.searched import TOP, print_findings
+from ablate.cli.track import trackable
 from ablate.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 SAMPLERS = ("random", "grid", "tpe", "cmaes", "gp", "nsga2", "nsga3")
 TRAINED_ONLY = (
     *("epochs", "time", "executor", "concurrent", "address", "out"),
-    *("best", "number", "no_cache", "retry_failed"),
+    *("best", "number", "no_cache", "retry_failed", "track"),
 )
 """Options that say nothing of a search by cost alone."""
 
@@ -67,6 +68,7 @@ def add(commands: Commands) -> None:
     trained.add_argument("--retry-failed", action="store_true", default=None, help="repeat trials that failed")
     trained.add_argument("--no-cache", action="store_true", default=None, help="train every trial here")
 
+    trackable(trained)
     shown = search.add_argument_group("what is shown and written")
     shown.add_argument("--best", type=Path, metavar="FILE", help="write the best network as a spec of its own")
     shown.add_argument("--number", metavar="N", help="with --best: another one of the table")
@@ -132,7 +134,9 @@ def _changed(space: Space, options: argparse.Namespace) -> Space:
 
 def _trained(space: Space, options: argparse.Namespace) -> int:
     from ablate.searching import held
+    from ablate.tracking import parse
 
+    parse(options.track or ())
     found = held(space, loaded(options.spec, options))
     if not options.quiet:
         print(_opening(found), file=sys.stderr)
@@ -154,20 +158,22 @@ def _searched(found: Held, options: argparse.Namespace, beforehand: RayBeforehan
     from ablate.cache import default_cache
     from ablate.progress import chosen_display
     from ablate.searching import search, settle
+    from ablate.tracking import tracked
 
     at_once = 1 if options.executor == "local" else options.concurrent
     prepared = settle(found, folder=options.out, concurrent=at_once)
     if not options.quiet:
         print(describe.numerics(prepared.plan, prepared.settled), file=sys.stderr)
-    study = search(
-        prepared,
-        executor=options.executor or "ray",
-        progress=chosen_display(options.quiet),
-        retry_failed=bool(options.retry_failed),
-        cache=None if options.no_cache else default_cache(),
-        beforehand=beforehand,
-    )
-    return _reported(study, prepared, options)
+    with tracked(prepared.folder, options.track or ()):
+        study = search(
+            prepared,
+            executor=options.executor or "ray",
+            progress=chosen_display(options.quiet),
+            retry_failed=bool(options.retry_failed),
+            cache=None if options.no_cache else default_cache(),
+            beforehand=beforehand,
+        )
+        return _reported(study, prepared, options)
 
 
 def _reported(study: Study, prepared: Searchable, options: argparse.Namespace) -> int:
@@ -196,6 +202,7 @@ def _then(study: Study, options: argparse.Namespace) -> str:
     words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     words += [f"--{name.replace('_', '-')}" for name in ("no_cache", "retry_failed") if getattr(options, name)]
     words += ["--address", options.address] if options.address is not None else []
+    words += [word for text in options.track or () for word in ("--track", text)]
     words += ["--best", "best.yaml"] if found.ranked and not found.missing else []
     return f"ablate search {again(options)} --space {shlex.quote(options.space)} {shlex.join(words)}".rstrip()
 

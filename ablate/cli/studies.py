@@ -24,6 +24,7 @@ from ablate.cli.common import (
     write_svg,
 )
 from ablate.cli.searched import print_findings
+from ablate.cli.track import trackable
 from ablate.errors import Problem, UserError
 from ablate.labels import clean
 from ablate.outcomes import DONE, FAILED
@@ -76,6 +77,7 @@ def add(commands: Commands) -> None:
     sweep.add_argument(
         "--no-cache", action="store_true", help="train every trial here, whatever other studies have trained already"
     )
+    trackable(sweep)
     sweep.add_argument("--quiet", action="store_true", help="no progress on stderr")
     sweep.set_defaults(command=_sweep)
 
@@ -195,6 +197,7 @@ def _plan_one(options: argparse.Namespace) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     from ablate.prepare import folder_of
     from ablate.store import Study, is_study
+    from ablate.tracking import tracked
 
     if options.address is not None and options.executor == "local":
         raise UserError(Problem("--address is of a Ray cluster, and --executor local uses none", hint="leave one out"))
@@ -203,6 +206,12 @@ def _sweep(options: argparse.Namespace) -> int:
     if is_study(folder):
         with Study(folder, {}, [], {}).hold():  # whether it is free is said before anything is certified
             pass
+    with tracked(folder, options.track or ()):
+        return _placed(plan, folder, options)
+
+
+def _placed(plan: StudyPlan, folder: Path, options: argparse.Namespace) -> int:
+    """Swept, in this process or by Ray."""
     if options.address is not None:
         from ablate.raysession import session  # joined first: what the cluster has decides how trials are placed
 
@@ -276,10 +285,9 @@ def _reported(study: Study, format: str, columns: list[str] | None = None) -> in
     report = report_of(study, columns)
     print(render(report.tables["table"], format), end="")
     paths = written(report)
-    hashes = {key for record in study.variants for key in record["trials"].values()}
-    results = study.results(hashes)
-    missing = len(hashes) - len(results)
-    failed = sum(result["status"] in FAILED for result in results.values())
+    results = {arm.record["trials"][seed]: result for arm in report.arms for seed, result in arm.results.items()}
+    missing = sum(result is None for result in results.values())
+    failed = sum(result is not None and result["status"] in FAILED for result in results.values())
     for key, why in study.damaged.items():
         print(f"damaged: {key}: {why}", file=sys.stderr)
     if missing or failed:
