@@ -46,7 +46,7 @@ def steps(page: str) -> Iterator[Step]:
 
 
 def follow(page: str, folder: Path) -> list[str]:
-    """Do all of a page in this folder; returns the commands. AssertionError where one does not do what the page says."""
+    """Do all of a page in this folder; returns the commands. AssertionError where one does something else."""
     done = []
     names: dict[str, object] = {}
     with contextlib.chdir(folder):
