@@ -7,7 +7,7 @@ study = ablate.sweep(spec, executor="local")
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +18,14 @@ from ablate import spec as _spec
 from ablate.cache import default_cache
 from ablate.datasets.arrays import hold
 from ablate.design import StudyPlan, as_written, study_plan
-from ablate.findings import is_search
+from ablate.opened import Study
 from ablate.prepare import folder_of, prepare
-from ablate.report.search import search_table
-from ablate.report.tables import Table, ablation_table
 from ablate.searching import held, settle
 from ablate.searching import search as _search
 from ablate.space import load_space, read_space
-from ablate.store import Study as StudyFolder
 from ablate.sweeping import ExecutorName
 from ablate.sweeping import sweep as _sweep
+from ablate.tracking import tracked
 from ablate.tuning import as_far_as_tuned, planned, tuned
 
 if TYPE_CHECKING:
@@ -119,17 +117,19 @@ def sweep(
     address: str | None = None,
     retry_failed: bool = False,
     cache: bool = True,
+    track: Sequence[str] = (),
 ) -> Study:
     """Certify and train every variant over every seed; what the study's folder has is not trained again.
 
     ``address``: of a Ray cluster (``auto``: the one that this machine belongs to); ``retry_failed``: repeat what
-    failed; ``cache``: whether what other studies have trained is taken, and theirs is given.
+    failed; ``cache``: whether what other studies have trained is taken, and theirs is given; ``track``: who shows the
+    study meanwhile, as after ``--track``.
     """
     at_once = 1 if executor == "local" else concurrent
     plan = planned(spec)
     where = folder_of(plan, Path(folder) if folder else None)
     kept = default_cache() if cache else None
-    with _joined(address, executor):
+    with tracked(where, track), _joined(address, executor):
         plan = tuned(plan, where, executor=executor, concurrent=at_once, cache=kept)
         prepared = prepare(plan, folder=where, concurrent=at_once)
         done = _sweep(prepared, executor=executor, retry_failed=retry_failed, cache=kept)
@@ -156,6 +156,7 @@ def search(
     address: str | None = None,
     retry_failed: bool = False,
     cache: bool = True,
+    track: Sequence[str] = (),
 ) -> Study:
     """Search a space, from a file or a mapping, on a spec; what the study's folder has is not trained again.
 
@@ -173,29 +174,6 @@ def search(
     with _joined(address, executor):
         settled = settle(found, folder=Path(folder) if folder else None, concurrent=at_once)
         kept = default_cache() if cache else None
-        done = _search(settled, executor=executor, retry_failed=retry_failed, cache=kept)
+        with tracked(settled.folder, track):
+            done = _search(settled, executor=executor, retry_failed=retry_failed, cache=kept)
     return Study(done.folder)
-
-
-class Study:
-    """A study's folder, read: ``ablate.Study("runs/placement")``."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self._store = StudyFolder.open(Path(folder))
-
-    @property
-    def folder(self) -> Path:
-        return self._store.folder
-
-    @property
-    def variants(self) -> list[dict[str, Any]]:
-        """The variants' records: levels, baseline, cost, certificate, trials by seed."""
-        return self._store.variants
-
-    def results(self) -> dict[str, dict[str, Any]]:
-        """Every finished trial's result, by the trial's hash."""
-        return self._store.results()
-
-    def table(self) -> Table:
-        """The ablation table, or what a search found, as values."""
-        return search_table(self._store) if is_search(self._store) else ablation_table(self._store)

@@ -68,6 +68,8 @@ class Certificate:
     protocol: list[str] = field(default_factory=list)
     tuning: dict[str, Any] | None = None
     """Where its recipe was tuned: over which space, by how many trials, to which values."""
+    code: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Of each block, data set and augmentation from outside this package: the digest of its source, and whose it is."""
     cost: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
@@ -110,6 +112,7 @@ class Certifier:
         certificate.protocol = protocol(variant, self.numerics.devices, tested=tested)
         certificate.tuning = dict(variant.tuning) if variant.tuning else None
         certificate.failures += tuning_problems(variant)
+        certificate.code = variant.code
         certificate.cost = cost_summary(cost)
         if baseline is not None:
             certificate.difference = difference(graph, baseline.network.graph, cost) | {"baseline": baseline.name}

@@ -7,7 +7,7 @@ from typing import Any
 
 from ablate import stats
 from ablate.analysis.widths import Until
-from ablate.block import Block, BlockType, registry
+from ablate.block import Block, BlockType, registry, unusable
 from ablate.certify import Certificate
 from ablate.costing import Cost, cost_of
 from ablate.design import StudyPlan, Variant
@@ -288,7 +288,7 @@ def block(name: str) -> Table:
     """One block's parameters. ``KeyError`` with a hint where there is none of that name."""
     known = registry()
     if name not in known:
-        raise KeyError(did_you_mean(name, known))
+        raise KeyError(unusable(name) or did_you_mean(name, known))
     kind: BlockType = known[name]
     columns = (Column("parameter"), Column("type"), Column("default"), Column("description"))
     schema = kind.Params.model_json_schema()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic_core import PydanticKnownError, core_schema
 
+from ablate.plugins import COLUMNS, installed_names
 from ablate.recipe import Section, TrainSpec
 from ablate.units import DURATION, SIZE, duration, size
 
@@ -29,6 +31,31 @@ REPORT_COLUMNS = (
 )
 MOST_SEEDS = 1_000
 
+
+class _Columns:
+    """A column of the table: one of ours, or of an installed package."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_plain_validator_function(cls._known)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> Any:
+        return {"enum": _columns(), "type": "string"}
+
+    @staticmethod
+    def _known(value: Any) -> str:
+        known = _columns()
+        if not isinstance(value, str) or value not in known:
+            raise PydanticKnownError("literal_error", {"expected": " or ".join(map(repr, known))})
+        return value
+
+
+def _columns() -> list[str]:
+    return [*REPORT_COLUMNS, *(name for name in installed_names(COLUMNS) if name not in REPORT_COLUMNS)]
+
+
+ReportColumn = Annotated[str, _Columns]
 
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Gpus = Annotated[
@@ -154,7 +181,7 @@ class ReportSpec(Section):
         "t",
         description="95% intervals over seeds: Student's t; or bootstrap (BCa), for ten seeds or more",
     )
-    columns: list[Literal[REPORT_COLUMNS]] = Field(  # type: ignore[valid-type]
+    columns: list[ReportColumn] = Field(
         ["params", "flops", "val.accuracy", "test.accuracy"], min_length=1, description="columns of the table"
     )
 

@@ -167,6 +167,15 @@ def _duplicate_lines(facts: Explanation) -> list[str]:
     return lines
 
 
+def _code_lines(code: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """What of the variant is code from outside this package, and whose."""
+    return [
+        f"{name} is code of {' '.join(filter(None, (told.get('distribution', 'your own'), told.get('version'))))}, "
+        f"{told['digest'][:8]}"
+        for name, told in code.items()
+    ]
+
+
 def _certificate_lines(facts: Explanation) -> list[str]:
     certificate = facts.certificate
     if certificate is None:
@@ -181,6 +190,7 @@ def _certificate_lines(facts: Explanation) -> list[str]:
             f"gradient; first loss {certificate['passes']['first_loss']:.4f}"
         )
     lines += _import_lines(certificate["passes"].get("imported"))
+    lines += _code_lines(certificate.get("code") or {})
     lines += _weights_lines(certificate["weights"])
     if certificate["shared"]:
         shared = certificate["shared"]

@@ -63,7 +63,7 @@ def test_a_study_is_swept_and_opened_again(tiny: Path, tmp_path: Path) -> None:
     study = ablate.sweep(spec, folder=tmp_path / "s", executor="local")
     again = ablate.Study(tmp_path / "s")
     assert again.results() == study.results()
-    table = again.table()
+    table = again.values()
     assert [cell.text for cell in table.column("variant")] == ["none", "se", "between"]
     assert all(cell.n == 2 for cell in table.column("test.accuracy"))
 

@@ -274,7 +274,7 @@ def test_the_study_records_its_profile_and_its_spec_says_the_same_study_again(ti
     profiles = "profiles: {small: {train.epochs: 1, ablation.seeds: 1}}\n"
     tiny.write_text(TINY + profiles)
     spec = ablate.load(tiny, profile="small")
-    table = ablate.sweep(spec, folder=tmp_path / "s", executor="local").table()
+    table = ablate.sweep(spec, folder=tmp_path / "s", executor="local").values()
     frozen = study_plan(load(tmp_path / "s" / "spec.yaml"))
     assert "profiles" not in frozen.tree
     assert frozen.tree["profile"] == "small"

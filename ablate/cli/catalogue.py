@@ -23,9 +23,15 @@ def add(commands: Commands) -> None:
     study.add_argument("name", metavar="NAME", help="the study's name, and the file's: NAME.yaml")
     study.add_argument("--folder", type=Path, default=Path("specs"), help="where to put it (default: specs)")
     study.set_defaults(command=_new_study)
+    for kind, what in (("block", "a block of your own"), ("dataset", "a data set of your own")):
+        part = kinds.add_parser(kind, help=f"{what}, for a spec's use: or for a package, with its test")
+        part.add_argument("name", metavar="NAME", help="its name in specs, and the file's: NAME.py")
+        part.add_argument("--folder", type=Path, default=Path("specs"), help="where to put it (default: specs)")
+        part.set_defaults(command=_new_part, kind=kind)
 
     schema = commands.add_parser("schema", help="the JSON Schema of specs, for editors")
     schema.add_argument("--space", action="store_true", help="that of search spaces")
+    schema.add_argument("--own", action="store_true", help="without what installed packages add")
     schema.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there")
     schema.set_defaults(command=_schema)
 
@@ -64,10 +70,23 @@ def _new_study(options: argparse.Namespace) -> int:
     return 0
 
 
+def _new_part(options: argparse.Namespace) -> int:
+    from ablate.scaffold import new_part
+
+    paths, how = new_part(options.kind, options.name, options.folder)
+    print("\n".join(f"wrote {path}" for path in paths))
+    print(how)
+    return 0
+
+
 def _schema(options: argparse.Namespace) -> int:
+    from contextlib import nullcontext
+
+    from ablate.plugins import own_alone
     from ablate.schema import space_schema_text, spec_schema_text
 
-    text = space_schema_text() if options.space else spec_schema_text()
+    with own_alone() if options.own else nullcontext():
+        text = space_schema_text() if options.space else spec_schema_text()
     if options.output is None:
         print(text, end="")
         return 0

@@ -33,7 +33,9 @@ def settable(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="PATH=VALUE", dest="sets", help="change one path of the spec"
     )
     parser.add_argument(
-        "--trust", action="store_true", help="let network.import name any code, which is run; only for specs you trust"
+        "--trust",
+        action="store_true",
+        help="let the spec name code (use, network.import), which is run; only for specs you trust",
     )
     parser.add_argument("--profile", metavar="NAME", help="one of the spec's profiles, between the spec and its levels")
 
@@ -82,7 +84,7 @@ def _stand_ins(path: str, options: argparse.Namespace) -> list[str]:
         if classes is not None:
             raise UserError(Problem("--classes goes with --shape", hint="--shape 3x224x224"))
         return []
-    written = load(path, profile=options.profile).tree
+    written = load(path, profile=options.profile, trust=options.trust).tree
     data = {"name": "fake", "shape": shape, "classes": classes or 1000, "count": {"train": 8, "test": 8}}
     missing = {"name": Path(path).stem, "train": {"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.1}}}
     values = {"data": data} | {key: value for key, value in missing.items() if key not in written}

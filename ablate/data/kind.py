@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +17,7 @@ from ablate.data.checks import Shape
 from ablate.data.fields import DataFields
 from ablate.data.splits import Examples
 from ablate.errors import did_you_mean
+from ablate.plugins import DATA_SETS, Plugin, claimed, is_own, listed_here, refused, warn_once, why_not
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +108,45 @@ def _register(kind: type[DataSet]) -> None:
 
 
 def registry() -> dict[str, type[DataSet]]:
-    """Every data set by name, sorted."""
-    package = importlib.import_module("ablate.datasets")
-    for module in pkgutil.iter_modules(package.__path__, "ablate.datasets."):
-        importlib.import_module(module.name)
-    return dict(sorted(_registry.items()))
+    """Every data set by name, sorted: ours, those of installed packages, and those that this program has defined.
+
+    An installed one that can't be used is warned of, once.
+    """
+    _load_builtin()
+    names = dict.fromkeys(plugin.name for plugin in claimed(DATA_SETS))
+    warn_once(filter(None, map(unusable, names)))
+    return {name: kind for name, kind in sorted(_registry.items()) if listed_here(kind.__module__)}
 
 
 def find(name: str) -> type[DataSet]:
-    """The data set of that name; ``KeyError`` with a hint where there is none."""
-    known = registry()
-    if name not in known:
-        raise KeyError(did_you_mean(name, known))
-    return known[name]
+    """The data set of that name; ``KeyError`` with a hint where there is none, or with why it can't be used."""
+    why = unusable(name)
+    if why:
+        raise KeyError(why)
+    if name not in _registry:
+        raise KeyError(did_you_mean(name, registry()))
+    return _registry[name]
+
+
+def unusable(name: str) -> str:
+    """Why a data set that an installed package brings can't be used; empty where it can, or where none brings it."""
+    _load_builtin()
+    known = _registry.get(name)
+    return why_not(DATA_SETS, name, known is not None and is_own(known.__module__), _brought)
+
+
+def _brought(plugin: Plugin) -> type[DataSet]:
+    """What a package's entry point has registered. ``PluginError`` where that is no data set of this name."""
+    kind = plugin.load()
+    if not (isinstance(kind, type) and issubclass(kind, DataSet)):
+        raise refused(plugin, "is no class of a DataSet")
+    if getattr(kind, "name", None) != plugin.name:
+        raise refused(plugin, f"calls itself {getattr(kind, 'name', None)!r}: the entry point has another name")
+    return kind
+
+
+@cache
+def _load_builtin() -> None:
+    package = importlib.import_module("ablate.datasets")
+    for module in pkgutil.iter_modules(package.__path__, "ablate.datasets."):
+        importlib.import_module(module.name)

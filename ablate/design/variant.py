@@ -20,6 +20,7 @@ from ablate.data.dataset import DataSpec
 from ablate.design.levels import Level
 from ablate.grammar import TrainSpec
 from ablate.network import Network
+from ablate.plugins import release_of
 from ablate.spec import Assignment
 from ablate.trainable import Trainable
 
@@ -115,6 +116,20 @@ class Variant:
         digests = {name: outside_digest(kind) for name, kind in self.kinds.items()}
         return {name: digest for name, digest in digests.items() if digest is not None}
 
+    @cached_property
+    def packages(self) -> dict[str, tuple[str, str]]:
+        """Those of ``outside`` that installed packages bring as plugins → (distribution, version)."""
+        found = {name: release_of(self.kinds[name].__module__) for name in self.outside}
+        return {name: release for name, release in found.items() if release is not None}
+
+    @property
+    def code(self) -> dict[str, dict[str, str]]:
+        """Of each of ``outside``: ``digest`` and, of a plugin's, ``distribution`` and ``version``."""
+        told = {name: {"digest": digest} for name, digest in self.outside.items()}
+        for name, (distribution, version) in self.packages.items():
+            told[name] |= {"distribution": distribution, "version": version}
+        return told
+
     def inactive_factors(self) -> frozenset[str]:
         """The factors whose level changes nothing here because what it changes is not in this variant."""
         acting = {assignment.layer for assignment in self.assigned}
@@ -130,7 +145,8 @@ def digest(parts: Any) -> str:
 def trial_hash(variant: Variant, seed: int, content_hash: str, numerics: Mapping[str, Any]) -> str:
     """What a trial is: its variant's identity, the names that seed it, the data's content, the seed, the numerics.
 
-    And the source of what comes from outside this package: in a spec it has nothing but its name. 128 bits of SHA-256.
+    And the source of what comes from outside this package, with the version of a plugin's: in a spec it has nothing but
+    its name. 128 bits of SHA-256.
     Equal hashes mean equal results on one kind of machine: bit for bit where the numerics promise that (fp32, eager),
     else within rounding.
     """
@@ -141,4 +157,6 @@ def trial_hash(variant: Variant, seed: int, content_hash: str, numerics: Mapping
         parts.append(weights.loading(seed).digest)
     if outside:
         parts.append({"code": outside})
+    if variant.packages:
+        parts.append({"packages": variant.packages})
     return digest(parts)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ablate.block import BlockParams, BlockType, Value, find, registry
+from ablate.block import BlockParams, BlockType, Value, find, is_registered, registry, unusable
 from ablate.collect import Collector, Path
 from ablate.diagnose import problems, shown
 from ablate.errors import did_you_mean
@@ -94,7 +94,7 @@ def read_entries(section: object, reading: Reading, path: Path) -> list[Entry]:
     """The entries in the order written."""
     if reading.key is not None and isinstance(section, dict):
         known = _untroubled_entries(_Asked(section, reading, path))
-        if known is not None and all(find(entry.block.name) is entry.block for entry in known):
+        if known is not None and all(is_registered(entry.block) for entry in known):
             return list(known)
     return _read_entries(section, reading, path)
 
@@ -205,7 +205,9 @@ def read_block(node: Mapping[str, Any], reading: Reading, path: Path) -> BlockTy
         return find(name)
     except KeyError:
         hint = did_you_mean(name, {**registry(), **reading.blocks})
-        reading.collector.add((*path, "block"), f"unknown block '{name}'", hint, key=False)
+        why = unusable(name)
+        message, hint = (why, "") if why else (f"unknown block '{name}'", hint)
+        reading.collector.add((*path, "block"), message, hint, key=False)
         return None
 
 

@@ -19,6 +19,7 @@ from ablate.errors import Problem, UserError, did_you_mean
 from ablate.quantities import COSTS, format_value, unit_of
 from ablate.report.arms import Part, trials_cell
 from ablate.report.captions import caption, footnotes
+from ablate.report.columns import column_names, column_part, unusable_column
 from ablate.report.papers import COST_VERDICTS, Published, only_published, paper_parts, published_in, verdict_on_cost
 from ablate.report.values import Cell, Column, Table, format_published
 from ablate.store import Study
@@ -68,7 +69,8 @@ def ablation_table(study: Study, columns: Sequence[str] | None = None, arms: Seq
     rows = arms + only_published(arms, papers_shown)
     compared = compared_metric(study, arms)
     compared = compared if compared in shown else None
-    parts = _parts(rows, shown, papers_shown, compared)
+    others = {name: column_part(name, rows, hidden=not is_complete(study, arms)) for name in _others(shown, arms)}
+    parts = _parts(rows, shown, papers_shown, compared, others)
     return Table(
         title=str(study.spec.get("name") or study.folder.name),
         columns=tuple(column for column, _ in parts),
@@ -79,10 +81,10 @@ def ablation_table(study: Study, columns: Sequence[str] | None = None, arms: Seq
 
 
 def _check_columns(names: Sequence[str], arms: list[Arm]) -> None:
-    known = {*COSTS, *MEASURES, *METRICS}
-    for arm in arms:
-        for result in arm.finished().values():
-            known.update(result.get("metrics") or {})
+    known = _own_columns(arms)
+    if wrong := [why for name in names if (why := unusable_column(name, name in known))]:
+        raise UserError(Problem(why, path="report.columns") for why in wrong)
+    known.update(column_names())
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(
@@ -91,11 +93,31 @@ def _check_columns(names: Sequence[str], arms: list[Arm]) -> None:
         )
 
 
-def _parts(arms: list[Arm], names: list[str], papers: list[Published], compared: str | None) -> list[Part]:
-    """The columns in order, each with what makes its cell."""
+def _own_columns(arms: list[Arm]) -> set[str]:
+    """The columns that need no plugin: costs, measures, and metrics that were measured."""
+    known = {*COSTS, *MEASURES, *METRICS}
+    for arm in arms:
+        for result in arm.finished().values():
+            known.update(result.get("metrics") or {})
+    return known
+
+
+def _others(names: Sequence[str], arms: list[Arm]) -> list[str]:
+    """Those that installed packages bring."""
+    own = _own_columns(arms)
+    return [name for name in names if name not in own]
+
+
+def _parts(
+    arms: list[Arm], names: list[str], papers: list[Published], compared: str | None, others: Mapping[str, Part]
+) -> list[Part]:
+    """The columns in order, each with what makes its cell; ``others`` are those that packages bring."""
     best = best_of(compared, [arm for arm in arms if arm.run]) if compared else None
     parts: list[Part] = [(Column("variant"), _name_cell), *_factor_parts(arms)]
     for name in names:
+        if name in others:
+            parts.append(others[name])
+            continue
         parts.append(_cost_part(name) if name in COSTS else _metric_part(name, best if name == compared else None))
         for paper in papers:
             if paper.metric == name:

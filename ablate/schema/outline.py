@@ -49,6 +49,12 @@ _IMPORT: Schema = {
     "pattern": r"^[^:\s]+:[^:\s]+$",
     "examples": ["torchvision.models:resnet50", "timm:resnet26"],
 }
+_USE: Schema = {
+    "description": "files of your own with blocks and data sets, seen from here; they are run, which takes --trust",
+    "type": "array",
+    "items": {"type": "string", "pattern": r"\.py$"},
+    "minItems": 1,
+}
 _PLACE: Schema = {"type": "string", "pattern": rf"^\s*({'|'.join(get_args(Side))})\s+\S+\s*$"}
 
 
@@ -62,6 +68,7 @@ def spec_schema() -> Schema:
             "pattern": r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$",
         },
         "extends": {"description": "the spec that this one changes: a file, seen from here", "type": "string"},
+        "use": nullable(_USE, ("use",)),
         "profile": {"description": "the profile that a study was swept with, in its own spec", "type": "string"},
         "profiles": open_mapping("changes by name, one of which --profile chooses", ref("profile"), ("profiles",)),
         "network": _network(defs),

@@ -16,6 +16,7 @@ from ablate import yamlfile
 from ablate.collect import Collector
 from ablate.diagnose import shown
 from ablate.errors import Place, Problem, UserError, did_you_mean
+from ablate.own_code import bring
 from ablate.spec import profiles
 from ablate.spec.assignments import Assignment, Spec, leave_joins, relayered
 from ablate.spec.rules import (
@@ -57,6 +58,7 @@ def load(
         tree, file, folder = yamlfile.load(path), str(path), path.resolve().parent
         tree = _extended(tree, folder, enclosing_specs(folder), (path.resolve(),), removed)
     _check_outline(tree)
+    _use(tree, trust)
     known = profiles.read_profiles(tree)
     entries = profiles.chosen(known, profile) if profile is not None else ()
     profiled = tuple(_profiled(entry, f"--profile {profile}") for entry in entries)
@@ -71,7 +73,7 @@ def _extended(
     tree: yamlfile.Mapping, folder: Path, top: Path, seen: tuple[Path, ...], removed: set[str]
 ) -> yamlfile.Mapping:
     """``tree`` merged over what it extends, which stays beneath ``top``. ``removed`` gets the nodes removed."""
-    tree = _with_networks(tree, folder, top, seen)
+    tree = _with_networks(_with_own_files(tree, folder), folder, top, seen)
     collector = Collector(tree)
     parent_name = tree.get("extends")
     if parent_name is None:
@@ -136,6 +138,44 @@ def _patches(ablation: Any) -> Iterable[yamlfile.Mapping]:
     for group in groups:
         if isinstance(group, dict):
             yield from (patch for patch in group.values() if isinstance(patch, yamlfile.Mapping))
+
+
+def _with_own_files(tree: yamlfile.Mapping, folder: Path) -> yamlfile.Mapping:
+    """``tree`` with the files that it uses as seen from anywhere: a child of it may lie elsewhere."""
+    written = tree.get("use")
+    if written is None:
+        return tree
+    collector = Collector(tree)
+    names = written if isinstance(written, list) else []
+    if not names:
+        collector.add(("use",), "a list of files was expected", "such as [my_block.py]", key=False)
+    for index, name in enumerate(names):
+        path: tuple[str | int, ...] = ("use", index)
+        if file_beside(folder, name) is None or not str(name).endswith(".py"):
+            collector.add(path, f"{shown(name)} is no Python file's name", "such as my_block.py", key=False)
+        elif names.index(name) != index:
+            collector.add(path, f"'{name}' is given twice", key=False)
+    collector.raise_if_any()
+    whole = copy.deepcopy(tree)
+    whole["use"][:] = [str(file_beside(folder, name)) for name in names]
+    return whole
+
+
+def _use(tree: yamlfile.Mapping, trust: bool) -> None:
+    """Run the files whose blocks and data sets the spec uses; without trust they are refused."""
+    collector = Collector(tree)
+    for index, file in enumerate(tree.get("use") or ()):
+        path: tuple[str | int, ...] = ("use", index)
+        if not trust:
+            message = f"'{Path(file).name}' is refused: without --trust a spec runs no code"
+            collector.add(path, message, "read it, then add --trust", key=False)
+            continue
+        try:
+            bring(Path(file))
+        except UserError as error:
+            for problem in error.problems:
+                collector.add(path, problem.message, problem.hint, key=False)
+    collector.raise_if_any()
 
 
 def _check_added(parent: yamlfile.Mapping, child: yamlfile.Mapping, collector: Collector) -> None:

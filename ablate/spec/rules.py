@@ -13,6 +13,7 @@ MAPPINGS = ("network", "data", "train", "tune", "ablation", "report", "execution
 SECTIONS = (
     "name",
     "extends",
+    "use",
     "profiles",
     "network",
     "data",
@@ -28,11 +29,12 @@ SECTIONS = (
 """``numerics`` and ``profile`` are records in a study's own spec."""
 
 
-UNSETTABLE = ("extends", "profiles", "profile")
+UNSETTABLE = ("extends", "profiles", "profile", "use")
 
 
 OPTIONAL_SECTIONS = frozenset(
     {
+        ("use",),
         ("profiles",),
         ("tune",),
         ("ablation",),
@@ -133,7 +135,7 @@ def path_problem(path: str) -> tuple[str, str] | None:
     """Why a patch can't assign ``path``."""
     head = path.split(".")[0]
     if head not in SECTIONS or head in UNSETTABLE:
-        hint = "choose one by --profile" if head in UNSETTABLE[1:] else did_you_mean(head, SECTIONS)
+        hint = "choose one by --profile" if head in ("profiles", "profile") else did_you_mean(head, SECTIONS)
         return f"{shown(path)} is not a path of a spec", hint
     if any(not part for part in path.split(".")):
         return f"{shown(path)} has an empty part", "a dot joins two names"

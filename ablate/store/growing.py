@@ -16,6 +16,7 @@ from ablate.store.records import check_spec, checksum, plain, read_record, read_
 MAY_CHANGE = (
     "report",
     "paper",
+    "use",
     "ablation.seeds",
     "ablation.until",
     "data.root",

@@ -64,7 +64,7 @@ def test_it_searches_prints_writes_and_names_the_next_command(here: Path, capsys
 def test_from_python_a_space_may_be_a_mapping(here: Path) -> None:
     study = ablate.search(ablate.load("spec.yaml"), SPACE, trials=1, executor="local", cache=False)
     assert study.folder == Path("runs/tiny-search")
-    assert len(study.results()) == len(study.table().rows) == 1
+    assert len(study.results()) == len(study.values().rows) == 1
 
 
 def test_options_that_would_say_nothing_are_mistakes_all_at_once(

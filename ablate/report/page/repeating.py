@@ -27,6 +27,8 @@ def command(study: Study) -> tuple[str, str]:
     notes = ["The data are read from data.root: change it if they lie elsewhere now."] if root else []
     if names := _imports(study.spec.get("network")):
         notes.append(f"The network imports {listed(names)}: what is no model of torchvision's or timm's needs --trust.")
+    if files := study.spec.get("use"):
+        notes.append(f"The spec runs {listed([Path(str(file)).name for file in files])}: it needs --trust.")
     if search := study.spec.get("search"):
         notes.insert(0, "SPEC is the file of the spec that was searched; the folder holds no copy of it.")
         space = nearer(str(search.get("file")))
