@@ -18,7 +18,9 @@ from nbclient import NotebookClient
 import ablate
 from ablate import block, own_code, plugins
 from ablate.cli import main
-from ablate.plugins import BLOCKS, COLUMNS, GROUPS
+from ablate.data.kind import find
+from ablate.plugins import BLOCKS, COLUMNS, DATA_SETS, GROUPS
+from ablate.testing import check_dataset
 from tests.conftest import REPOSITORY
 from tests.installed import install
 
@@ -105,6 +107,7 @@ def test_the_extending_page_s_package_is_found(
     site = here / "site"
     modules = {
         "acme_blocks.double": (here / "specs" / "double.py").read_text(),
+        "acme_blocks.stripes": (here / "specs" / "stripes.py").read_text(),
         "acme_blocks.columns": (here / "acme_blocks" / "columns.py").read_text(),
     }
     install(site, project["name"], project["entry-points"], modules, project["version"])
@@ -117,7 +120,8 @@ def test_the_extending_page_s_package_is_found(
     study = ablate.Study(here / "runs" / "doubled")
     assert study.certificate()["code"]["block double"]["distribution"] == "acme-blocks"
     assert study.table()["best_epoch"].tolist() == [1.0]
-    assert {*project["entry-points"]} == {BLOCKS, COLUMNS}
+    assert {*project["entry-points"]} == {BLOCKS, DATA_SETS, COLUMNS}
+    check_dataset(find("stripes"), params=[{}, {"side": 8}])
     assert re.findall(r"^\| `(ablate\.\w+)` \|", EXTENDING, re.MULTILINE) == [
         BLOCKS,
         "ablate.datasets",
@@ -127,7 +131,6 @@ def test_the_extending_page_s_package_is_found(
     assert len(GROUPS) == 4
 
 
-@pytest.mark.slow
 def test_the_notebook_runs(here: Path) -> None:
     notebook = nbformat.read(DOCS / "tutorial.ipynb", as_version=4)
     nbformat.validate(notebook)

@@ -102,7 +102,7 @@ def _bound(axes: Axes, rows: Sequence[Spread]) -> bool:
     low, high = min(shown), max(shown)
     extent = (high - low) or (max(ends) - min(ends)) or 1.0
     left, right = max(min([low, *ends]), low - BEYOND * extent), min(max([high, *ends]), high + BEYOND * extent)
-    room = 0.05 * (right - left)
+    room = 0.05 * (right - left) or 0.5
     axes.set_xlim(left - room, right + room)
     cut = False
     for index, row in enumerate(rows):

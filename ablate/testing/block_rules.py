@@ -297,8 +297,8 @@ LEAVES_ALONE = (
 )
 """Rules of a leaf; of a composite the nodes that it adds are held to them, one by one, where they are tested."""
 RULES = (
+    writes_nothing,  # first, since others break with it
     *LEAVES_ALONE,
-    writes_nothing,
     reaches_every_parameter,
     starts_by_seed,
     goes_round_as_a_state,
