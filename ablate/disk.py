@@ -13,6 +13,9 @@ import os
 import re
 import secrets
 import time
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +28,11 @@ class InUseError(UserError):
     """Another process has the lock; it may give it back."""
 
 
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, EOFError, KeyError, SyntaxError, NotImplementedError, RuntimeError),
+    *(zlib.error, zipfile.BadZipFile, tokenize.TokenError, AttributeError, MemoryError),
+)
+"""What zipfile and numpy raise at damaged .npz files, at files of Python objects and at files with a password."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _MOMENT = 0.25

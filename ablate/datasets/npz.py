@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +20,8 @@ from ablate.data.checks import MAX_BYTES, MAX_CLASSES, Shape, check_every_class,
 from ablate.data.images import first_line
 from ablate.data.kind import DataInfo, DataSet, DataSetParams, RawData
 from ablate.data.splits import Split
+from ablate.disk import UNREADABLE
 from ablate.errors import UserError, listed
-
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, SyntaxError, NotImplementedError, RuntimeError, zlib.error)
-"""What zipfile and numpy raise at damaged files, at files of Python objects and at files with a password."""
 
 
 class NpzParams(DataSetParams):
@@ -144,7 +141,7 @@ class _File:
             yield
         except UserError:
             raise
-        except (zipfile.BadZipFile, *UNREADABLE) as error:
+        except UNREADABLE as error:
             raise user_error(f"{self.name}: no .npz file, or damaged: {first_line(error)}", "file") from error
 
 

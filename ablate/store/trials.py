@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
+from ablate.disk import UNREADABLE
 from ablate.errors import Problem, UserError
 from ablate.store.keeping import Keeper
 from ablate.store.layout import CHECKPOINT, METRICS, PREDICTIONS, RESULT, STATE, TRIALS, owned, trial_folder
@@ -151,7 +151,7 @@ class Trials:
                 np.load(file, allow_pickle=False) as arrays,
             ):
                 return {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, AttributeError, MemoryError, BadZipFile) as error:
+        except UNREADABLE as error:
             self.damaged[hash] = f"{PREDICTIONS}: {error}"
             return {}
 

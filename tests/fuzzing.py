@@ -1,0 +1,363 @@
+"""What is fed to readers, and what must come of it: a value, or an error that is meant for the user.
+
+``TARGETS`` are readers by name, each given bytes; ``seeds`` are sound inputs to begin from. ``tests/test_fuzzing.py``
+and ``benchmarks/fuzz.py`` share both.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from ablate import yamlfile
+from ablate.analysis.arms import arms_of
+from ablate.datasets.npz import Npz, NpzParams
+from ablate.datasets.parquet import Parquet, ParquetParams
+from ablate.design import study_plan
+from ablate.errors import UserError
+from ablate.expression import evaluate
+from ablate.pattern import Pattern
+from ablate.report import ablation_table
+from ablate.report.render import FORMATS, render
+from ablate.spec import load
+from ablate.store import CERTIFICATES, DIAGRAMS, EVENTS, METRICS, PREDICTIONS, RESULT, SPEC, Study
+from ablate.store.records import sealed
+from tests.conftest import REPOSITORY
+from tests.tabled import build, result
+
+NAMES = ("stem", "stage1.0.conv1", "stage1.1.conv1", "stage2.0.bn2", "head")
+SMALL = """\
+name: small
+data: {name: fake, shape: [1, 8, 8], classes: 3, count: {train: 12, test: 6}, val: 0.25}
+train: {epochs: 1, batch_size: 4, optimizer: {name: sgd, lr: 0.1}}
+network:
+  params: {k: 1}
+  graph:
+    stem: {block: conv_bn_act, width: 4*$k, kernel: 3}
+    stage1: {block: basic, width: 4, repeat: 2}
+    head: {block: classifier}
+  insert:
+    attention: {block: se, reduction: 2, at: after stage*}
+ablation:
+  seeds: 2
+  baseline: {attention: none}
+  factors:
+    attention: {none: {network.insert.attention: null}, se: {}}
+    reduction: {path: network.insert.attention.reduction, levels: [2, 4]}
+"""
+
+
+def read_yaml(data: bytes) -> None:
+    """What was read is written and read again to the same."""
+    with suppress(UserError):
+        tree = yamlfile.loads(data.decode("utf-8", "replace"), "fuzz.yaml")
+        assert yamlfile.loads(yamlfile.dump(tree), "again.yaml") == tree
+
+
+def read_spec(data: bytes) -> None:
+    with _folder() as folder:
+        file = folder / "spec.yaml"
+        file.write_bytes(data)
+        with suppress(UserError):
+            study_plan(load(file))
+
+
+def read_set(data: bytes) -> None:
+    """``--set`` with that text, on a sound spec."""
+    with suppress(UserError):
+        study_plan(load(_small(), sets=[data.decode("utf-8", "replace")]))
+
+
+def read_pattern(data: bytes) -> None:
+    with suppress(ValueError):
+        pattern = Pattern(data.decode("utf-8", "replace"))
+        assert set(pattern.select(NAMES, {"stage1": 2, "stage2": 1})) <= set(NAMES)
+
+
+def read_expression(data: bytes) -> None:
+    with suppress(ValueError):
+        assert isinstance(evaluate(data.decode("utf-8", "replace"), {"k": 2, "n": 3}), int | float)
+
+
+def read_certificates(data: bytes) -> None:
+    _report_with(CERTIFICATES, data)
+
+
+def read_record_of_spec(data: bytes) -> None:
+    _report_with(SPEC, data)
+
+
+def read_result(data: bytes) -> None:
+    _report_with(f"trials/{0:032x}/{RESULT}", data)
+
+
+def read_metrics(data: bytes) -> None:
+    _report_with(f"trials/{0:032x}/{METRICS}", data)
+
+
+def read_predictions(data: bytes) -> None:
+    _report_with(f"trials/{0:032x}/{PREDICTIONS}", data)
+
+
+def read_events(data: bytes) -> None:
+    _report_with(EVENTS, data)
+
+
+def read_diagrams(data: bytes) -> None:
+    _report_with(DIAGRAMS, data)
+
+
+def read_npz(data: bytes) -> None:
+    with _folder() as folder:
+        (folder / "data.npz").write_bytes(data)
+        with suppress(UserError):
+            params = NpzParams(file="data.npz")
+            Npz.info(params, folder)
+            Npz.load(params, folder, False)
+
+
+def read_parquet(data: bytes) -> None:
+    with _folder() as folder:
+        for name in ("train.parquet", "test.parquet"):
+            (folder / name).write_bytes(data)
+        with suppress(UserError):
+            Parquet.info(ParquetParams(), folder)
+            Parquet.load(ParquetParams(), folder, False)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "yaml": read_yaml,
+    "spec": read_spec,
+    "set": read_set,
+    "pattern": read_pattern,
+    "expression": read_expression,
+    "certificates": read_certificates,
+    "record": read_record_of_spec,
+    "result": read_result,
+    "metrics": read_metrics,
+    "predictions": read_predictions,
+    "events": read_events,
+    "diagrams": read_diagrams,
+    "npz": read_npz,
+    "parquet": read_parquet,
+}
+
+
+@cache
+def seeds(target: str) -> tuple[bytes, ...]:
+    """Sound inputs of a target."""
+    if target in ("yaml", "spec"):
+        shipped = sorted((REPOSITORY / "specs").glob("*.yaml"))
+        return (SMALL.encode(), *(path.read_bytes() for path in shipped if target == "yaml"))
+    if target == "set":
+        return tuple(
+            text.encode()
+            for text in (
+                "train.epochs=2",
+                "network.insert.attention=null",
+                "network.insert.attention.at=[before head, after stage1.0]",
+                "ablation.factors.reduction={path: network.params.k, levels: [1, 2]}",
+                "network.set.stage1.*.conv1.kernel=5",
+            )
+        )
+    if target == "pattern":
+        return (b"stage*.*.conv1", b"stage(1|2).-1", b"stage1.0", b"*")
+    if target == "expression":
+        return (b"16*$k", b"max($k, 3) // 2", b"round($n / 2) - -1", b"$k")
+    if target == "npz":
+        return (_npz(),)
+    if target == "parquet":
+        return (_parquet(),)
+    return (_files()[target],)
+
+
+TOKENS = tuple(
+    text.encode()
+    for text in (
+        *(
+            "null",
+            "[]",
+            "{}",
+            "''",
+            "- ",
+            ": ",
+            "? ",
+            "&a ",
+            "*a",
+            "!!python/object:os.system ",
+            "<<: ",
+            "---\n",
+            "...\n",
+        ),
+        *(
+            "1e400",
+            "-1",
+            "0x10",
+            ".nan",
+            "1_000",
+            "9" * 400,
+            "true",
+            "no",
+            "2026-11-22",
+            "\t",
+            "\x00",
+            "\u2028",
+            "\ud7ff",
+            "é",
+        ),
+        *("$k", "$", "..", "*", "**", "stage(1|", "-1", "repeat: 1000000", "extends: small.yaml", "import: os:system"),
+        *('"', "'", "#", "%", "@", "`", "|\n", ">\n", "[[[[", "{a: {a: {a:", "NaN", "Infinity", "1" + "0" * 30),
+    )
+)
+
+
+def mutated(data: bytes, choice: random.Random) -> bytes:
+    """The same with a few pieces cut out, put in, doubled or exchanged; of JSON also values within."""
+    if choice.random() < 0.6:
+        with suppress(ValueError):
+            return json.dumps(_harmed(json.loads(data), choice)).encode("utf-8", "surrogatepass")
+    whole = bytearray(data)
+    for _ in range(choice.randint(1, 4)):
+        at = choice.randrange(len(whole) + 1)
+        end = min(len(whole), at + choice.choice((0, 1, 2, 8, 64)))
+        piece = choice.choice(
+            (b"", choice.choice(TOKENS), bytes(choice.randrange(256) for _ in range(4)), whole[at:end] * 2)
+        )
+        whole[at:end] = piece
+    return bytes(whole)
+
+
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    1e300,
+    10**40,
+    "",
+    "x" * 600,
+    "\u0000\ud800",
+    [],
+    {},
+    [[]],
+    {"a": None},
+    "<svg>",
+    2.5,
+)
+
+
+def _harmed(value: Any, choice: random.Random, depth: int = 0) -> Any:
+    """With one value somewhere within replaced, left out or doubled."""
+    if depth and (not isinstance(value, dict | list) or not value or choice.random() < 0.15):
+        return choice.choice(ODD)
+    if isinstance(value, dict) and value:
+        key = choice.choice(list(value))
+        if choice.random() < 0.15:
+            return {other: each for other, each in value.items() if other != key}
+        return {**value, key: _harmed(value[key], choice, depth + 1)}
+    if isinstance(value, list) and value:
+        index = choice.randrange(len(value))
+        return [*value[:index], _harmed(value[index], choice, depth + 1), *value[index + 1 :]]
+    return choice.choice(ODD)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="fuzz") as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of decoders, on odd files
+        yield Path(name)
+
+
+@cache
+def _small() -> Path:
+    file = Path(tempfile.mkdtemp(prefix="fuzz")) / "small.yaml"
+    file.write_text(SMALL, encoding="utf-8")
+    return file
+
+
+def _study(folder: Path) -> Study:
+    study = build(folder, {"none": [97.0, 96.0], "se": [97.5, "crashed"]}, {"name": "placement"})
+    study.append_metrics(f"{0:032x}", {"epoch": 1, "train.loss": 0.5, "val.accuracy": 95.0, "seconds": 1.0})
+    return study
+
+
+_FILES = {
+    "certificates": CERTIFICATES,
+    "record": SPEC,
+    "result": f"trials/{0:032x}/{RESULT}",
+    "metrics": f"trials/{0:032x}/{METRICS}",
+    "events": EVENTS,
+    "diagrams": DIAGRAMS,
+}
+
+
+@cache
+def _files() -> dict[str, bytes]:
+    """A made-up study's files by target."""
+    with _folder() as folder:
+        root = _study(folder).folder
+        found = {target: (root / name).read_bytes() for target, name in _FILES.items() if (root / name).exists()}
+    arrays = io.BytesIO()
+    np.savez(arrays, predicted=np.zeros(4, np.int32), label=np.ones(4, np.int32))
+    event = {"event": "started", "time": "2026-11-22T00:00:00.000Z", "trial": "0" * 32, "attempt": 1}
+    diagrams = {"format": 2, "diagrams": {"0" * 32: "<svg xmlns='http://www.w3.org/2000/svg'><path d='M0 0'/></svg>"}}
+    made = {"events": json.dumps(event).encode() + b"\n", "diagrams": json.dumps(sealed(diagrams)).encode()}
+    return {**made, **found, "predictions": arrays.getvalue()}
+
+
+def _report_with(name: str, data: bytes) -> None:
+    """What a study says of itself, one of whose files holds this; sealed anew where it is a record of ours."""
+    with _folder() as folder:
+        study = _study(folder)
+        with suppress(ValueError):
+            record = json.loads(data)
+            if isinstance(record, dict) and "checksum" in record:
+                record.pop("checksum")
+                data = json.dumps(sealed(record)).encode("utf-8", "surrogatepass")
+        (study.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (study.folder / name).write_bytes(data)
+        if name.endswith((METRICS, PREDICTIONS)):  # as a result would vouch for it
+            study.finish(f"{0:032x}", result(97.0))
+        with suppress(UserError):
+            opened = Study.open(study.folder)
+            arms = arms_of(opened)
+            for format in FORMATS:
+                render(ablation_table(opened, None, arms), format)
+            opened.states(), opened.diagrams(), opened.exposures(), list(opened.events())
+            for hash in [f"{0:032x}", f"{1_000:032x}"]:
+                opened.metrics(hash), opened.predictions(hash)
+
+
+def _npz() -> bytes:
+    file = io.BytesIO()
+    images, labels = np.zeros((6, 5, 5, 1), np.uint8), np.arange(6, dtype=np.int64)[:, None] % 2
+    np.savez(
+        file,
+        **{
+            f"{split}_{kind}": each
+            for split in ("train", "val", "test")
+            for kind, each in (("images", images), ("labels", labels))
+        },
+    )
+    return file.getvalue()
+
+
+def _parquet() -> bytes:
+    picture = io.BytesIO()
+    Image.fromarray(np.zeros((6, 6, 3), np.uint8)).save(picture, "PNG")
+    file = io.BytesIO()
+    pq.write_table(pa.table({"image": [picture.getvalue()] * 4, "label": [0, 1, 0, 1]}), file)
+    return file.getvalue()
