@@ -2,8 +2,8 @@
 
 python benchmarks/fuzz.py [TARGET …] [--minutes 2] [--into build/fuzz] [--atheris]
 
-Without ``--atheris``: random mutations of sound inputs. With it (``pip install atheris``): guided by what is reached of our
-code; the process ends at the first finding, as libFuzzer does.
+Without ``--atheris``: random mutations of sound inputs. With it (``pip install atheris``): guided by what is reached of
+our code; the process ends at the first finding, as libFuzzer does.
 """
 
 from __future__ import annotations
