@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import io
 import random
+import zipfile
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,10 +16,18 @@ from hypothesis import strategies as st
 from tests.fuzzing import TARGETS, mutated, seeds
 
 QUICK = {"yaml", "pattern", "expression", "npz", "parquet"}
-FOUND = [
-    (target, seeds(target)[0].replace(b"(6, 1)", b'(6,"1)').replace(b"(4,)", b'("4)'))
-    for target in ("npz", "predictions")
-]
+
+
+def _cut_header(data: bytes) -> bytes:
+    """An .npz with sound checksums, whose arrays' headers have a bracket that is never closed."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b"), }", b"(, }"))
+    return made.getvalue()
+
+
+FOUND = [(target, _cut_header(seeds(target)[0])) for target in ("npz", "predictions")]
 """Target and input at which a reader once ended otherwise."""
 
 
@@ -47,6 +57,6 @@ def test_bytes_from_nowhere_end_in_a_value_or_in_words(target: str, data: bytes)
     TARGETS[target](data)
 
 
-@pytest.mark.parametrize(("target", "data"), FOUND)
+@pytest.mark.parametrize(("target", "data"), FOUND, ids=[target for target, _ in FOUND])
 def test_what_was_found_once_is_found_no_more(target: str, data: bytes) -> None:
     TARGETS[target](data)
