@@ -23,8 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from ablate.code import remember
-from ablate.errors import did_you_mean
-from ablate.plugins import BLOCKS, Plugin, claimed, is_own, listed_here, refused, warn_once, why_not
+from ablate.plugins import BLOCKS, Plugin, class_of, found_in, listed_in, unusable_in
 
 Shape = tuple[int, ...]
 Value = str
@@ -199,36 +198,24 @@ def registry() -> dict[str, BlockType]:
     An installed block that can't be used is warned of, once.
     """
     _load_builtin_blocks()
-    names = dict.fromkeys(plugin.name for plugin in claimed(BLOCKS))
-    warn_once(filter(None, map(unusable, names)))
-    return {name: block for name, block in sorted(_registry.items()) if listed_here(block.__module__)}
+    return listed_in(BLOCKS, _registry, _brought)
 
 
 def find(name: str) -> BlockType:
     """The block of that name; ``KeyError`` with a hint where there is none, or with why it can't be used."""
     _load_builtin_blocks()
-    why = unusable(name)
-    if why:
-        raise KeyError(why)
-    if name not in _registry:
-        raise KeyError(did_you_mean(name, registry()))
-    return _registry[name]
+    return found_in(BLOCKS, _registry, name, _brought)
 
 
 def unusable(name: str) -> str:
     """Why a block that an installed package brings can't be used; empty where it can, or where none brings it."""
     _load_builtin_blocks()
-    known = _registry.get(name)
-    return why_not(BLOCKS, name, known is not None and is_own(known.__module__), _brought)
+    return unusable_in(BLOCKS, _registry, name, _brought)
 
 
 def _brought(plugin: Plugin) -> BlockType:
     """What a package's entry point has registered. ``PluginError`` where that is no block of this name."""
-    block = plugin.load()
-    if not (isinstance(block, type) and issubclass(block, Block | Composite)):
-        raise refused(plugin, "is no class of a Block or a Composite")
-    if getattr(block, "name", None) != plugin.name:
-        raise refused(plugin, f"calls itself {getattr(block, 'name', None)!r}: the entry point has another name")
+    block: BlockType = class_of(plugin, (Block, Composite), "Block or a Composite")
     return block
 
 

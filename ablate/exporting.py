@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ablate.design import StudyPlan
 from ablate.design.variant import Variant
 from ablate.disk import write
-from ablate.errors import Problem, UserError, did_you_mean, listed
+from ablate.errors import Problem, UserError, did_you_mean
 from ablate.graph import Graph
 from ablate.store import Study
 from ablate.streams import generator
@@ -80,34 +80,18 @@ def as_trained(plan: StudyPlan, folder: Path, name: str | None = None, seed: int
     ``UserError`` where the study has no such variant or seed, or another network under the variant's name.
     """
     study = Study.open(folder)
-    record = _record(study, name)
+    record = study.variant(name)
     variant = plan.variant(record["name"])
     if record["identity"] != variant.identity:
         message = f"'{variant.name}' of {folder} is another network, recipe or data than this spec's"
         raise UserError(Problem(message, hint=f"export from the spec that was trained: {folder / 'spec.yaml'}"))
-    seeds = sorted(int(each) for each in record["trials"])
-    seed = seeds[0] if seed is None and seeds else seed
-    if seed not in seeds:
-        raise UserError(
-            f"'{variant.name}' of {folder} has no trial of seed {seed}; its seeds: {listed([*map(str, seeds)])}"
-        )
-    hash = record["trials"][str(seed)]
+    seed, hash = study.trial(record["name"], seed)
     network = variant.network.built(seed)
     original = plan.variant(record["duplicate_of"]) if record.get("duplicate_of") else variant
     names = _names(original.network.graph, variant.network.graph)
     state = {names(key): tensor for key, tensor in read(study.weights(hash)).tensors.items()}
     network.load_state_dict(state)
     return Trained(network.eval(), variant, seed, f"trained in {folder}, trial {hash}")
-
-
-def _record(study: Study, name: str | None) -> dict[str, Any]:
-    records = {record["name"]: record for record in study.variants}
-    if name is None and len(records) == 1:
-        return next(iter(records.values()))
-    if name not in records:
-        message = f"{study.folder} has no variant '{name}'" if name else "which variant of the study?"
-        raise UserError(Problem(message, hint=did_you_mean(name or "", records)))
-    return records[name]
 
 
 def _names(trained: Graph, graph: Graph) -> Callable[[str], str]:

@@ -8,7 +8,7 @@ study.model("between_stages", seed=0)           # the trained network
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,7 +18,7 @@ from ablate.analysis.arms import arms_of
 from ablate.analysis.comparisons import compared_metric, comparisons_of
 from ablate.analysis.effects import effects_of
 from ablate.analysis.widths import is_complete
-from ablate.errors import Problem, UserError, did_you_mean, listed
+from ablate.errors import Problem, UserError, did_you_mean
 from ablate.figures import Figure, search_figures, study_figures
 from ablate.findings import findings_of, importances, is_search
 from ablate.outcomes import DONE
@@ -132,8 +132,7 @@ class Study:
 
     def metrics(self, variant: str | None = None, seed: int | None = None) -> pandas.DataFrame:
         """One trial's epochs, a row each, as far as it has come; by default of the first seed."""
-        hash = self._hash(variant, seed)
-        rows = self._store.metrics(hash)
+        rows = self._store.metrics(self._store.trial(variant, seed)[1])
         return _pandas().DataFrame(rows).set_index("epoch") if rows else _pandas().DataFrame()
 
     def model(
@@ -148,11 +147,9 @@ class Study:
         from ablate.spec import load
         from ablate.tuning import as_far_as_tuned, planned
 
-        hash = self._hash(variant, seed)
-        record = self._record(variant)
-        seeds = {found: int(seed) for seed, found in record["trials"].items()}
+        name, (seed, _) = self._store.variant(variant)["name"], self._store.trial(variant, seed)
         plan = as_far_as_tuned(planned(spec or load(self.folder / "spec.yaml", trust=trust)), self.folder)
-        return as_trained(plan, self.folder, record["name"], seeds[hash]).network
+        return as_trained(plan, self.folder, name, seed).network
 
     def figure(self, name: str) -> Picture:
         """One of the report's figures: ``seeds``, ``curves``, ``costs``, ``effects``, …; a notebook shows it as SVG."""
@@ -166,7 +163,7 @@ class Study:
 
     def certificate(self, variant: str | None = None) -> dict[str, Any]:
         """What was proven about a variant before it was trained."""
-        record = self._record(variant)
+        record = self._store.variant(variant)
         found: dict[str, Any] | None = record.get("certificate")
         if found is None:
             raise UserError(f"'{record['name']}' of {self.folder} has no certificate")
@@ -185,24 +182,6 @@ class Study:
         comparisons = comparisons_of(self._store, metric, arms) if metric else []
         effects = effects_of(self._store, metric, arms) if metric else None
         return study_figures(self._store, arms, metric, comparisons, effects)
-
-    def _record(self, variant: str | None) -> dict[str, Any]:
-        records = {record["name"]: record for record in self._store.variants}
-        if variant is None and len(records) == 1:
-            return next(iter(records.values()))
-        if variant not in records:
-            message = f"{self.folder} has no variant '{variant}'" if variant else "which variant of the study?"
-            raise UserError(Problem(message, hint=did_you_mean(variant or "", records)))
-        return records[variant]
-
-    def _hash(self, variant: str | None, seed: int | None) -> str:
-        record = self._record(variant)
-        trials: Mapping[int, str] = {int(each): hash for each, hash in record["trials"].items()}
-        seed = min(trials, default=0) if seed is None else seed
-        if seed not in trials:
-            seeds = listed([str(each) for each in sorted(trials)])
-            raise UserError(f"'{record['name']}' of {self.folder} has no trial of seed {seed}; its seeds: {seeds}")
-        return trials[seed]
 
     def __repr__(self) -> str:
         states = self._store.states()

@@ -18,15 +18,18 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-from ablate.errors import Problem, UserError, printable
+from ablate.errors import Problem, UserError, did_you_mean, printable
 
 BLOCKS, DATA_SETS, LOGGERS, COLUMNS = "ablate.blocks", "ablate.datasets", "ablate.loggers", "ablate.columns"
 GROUPS = {BLOCKS: "block", DATA_SETS: "data set", LOGGERS: "logger", COLUMNS: "column"}
 """Group of entry points → what one of it is called."""
 OWN = "ablate-harness"
 """This package's own distribution, whose parts need no entry points."""
+
+
+Kind = TypeVar("Kind", bound=type)
 
 
 class PluginError(UserError):
@@ -102,6 +105,38 @@ def refused(plugin: Plugin, why: str) -> PluginError:
     return PluginError(Problem(f"{GROUPS.get(plugin.group, 'plugin')} '{plugin.name}' of {plugin} {why}"))
 
 
+def class_of(plugin: Plugin, kinds: tuple[type, ...], what: str) -> Any:
+    """The class that a plugin brings; ``PluginError`` where it is none of ``kinds``, or has another name."""
+    found = plugin.load()
+    if not (isinstance(found, type) and issubclass(found, kinds)):
+        raise refused(plugin, f"is no class of a {what}")
+    if getattr(found, "name", None) != plugin.name:
+        raise refused(plugin, f"calls itself {getattr(found, 'name', None)!r}: the entry point has another name")
+    return found
+
+
+def unusable_in(group: str, registered: Mapping[str, Any], name: str, load: Callable[[Plugin], object]) -> str:
+    """``why_not`` for a registry, whose entries are classes by name."""
+    known = registered.get(name)
+    return why_not(group, name, known is not None and is_own(known.__module__), load)
+
+
+def listed_in(group: str, registered: Mapping[str, Kind], load: Callable[[Plugin], object]) -> dict[str, Kind]:
+    """A registry by name, sorted, with what plugins bring; one that can't be used is warned of, once."""
+    names = dict.fromkeys(plugin.name for plugin in claimed(group))
+    warn_once(filter(None, (unusable_in(group, registered, name, load) for name in names)))
+    return {name: kind for name, kind in sorted(registered.items()) if not _alone.get() or is_own(kind.__module__)}
+
+
+def found_in(group: str, registered: Mapping[str, Kind], name: str, load: Callable[[Plugin], object]) -> Kind:
+    """The entry of that name; ``KeyError`` with a hint where there is none, or with why it can't be used."""
+    if why := unusable_in(group, registered, name, load):
+        raise KeyError(why)
+    if name not in registered:
+        raise KeyError(did_you_mean(name, listed_in(group, registered, load)))
+    return registered[name]
+
+
 def release_of(module: str) -> tuple[str, str] | None:
     """Distribution and version of the package of a plugin that a module belongs to; None where it is of none."""
     package = module.partition(".")[0]
@@ -134,11 +169,6 @@ def own_alone() -> Iterator[None]:
         yield
     finally:
         _alone.reset(token)
-
-
-def listed_here(module: str) -> bool:
-    """Whether a registry lists what is defined in that module: all, but for within ``own_alone``."""
-    return not _alone.get() or is_own(module)
 
 
 def is_own(module: str) -> bool:

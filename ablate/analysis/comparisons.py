@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +15,6 @@ from ablate.quantities import is_rate, less_is_better
 from ablate.store import Study
 
 Kind = Literal["baseline", "control", "step"]
-Tested = tuple[tuple[str, ...], tuple[str, ...]]
 KINDS: tuple[Kind, ...] = ("baseline", "control", "step")
 DEFAULT_COLUMNS = ("params", "flops", "val.accuracy", "test.accuracy")
 
@@ -67,9 +66,12 @@ def compared_metric(study: Study, arms: Sequence[Arm]) -> str | None:
 def comparisons_of(study: Study, metric: str, arms: Sequence[Arm]) -> list[Comparison]:
     """In the order of the table, those with the baseline first. Who shares all trials with the other is left out."""
     correct = _Correct(study, metric)
-    found = [_compared(kind, metric, *sides, correct) for kind in KINDS for sides in _pairs(study, kind, arms)]
-    tested = {(arm.name, other.name): _tested(arm, other) for kind in KINDS for arm, other in _pairs(study, kind, arms)}
-    return [each for kind in KINDS for each in _corrected([c for c in found if c.kind == kind], tested)]
+    found: list[Comparison] = []
+    for kind in KINDS:
+        pairs = _pairs(study, kind, arms)
+        tests = [(tuple(arm.record["trials"].values()), tuple(other.record["trials"].values())) for arm, other in pairs]
+        found += _corrected([_compared(kind, metric, *sides, correct) for sides in pairs], tests)
+    return found
 
 
 def best_of(metric: str, arms: Iterable[Arm]) -> Arm | None:
@@ -132,25 +134,18 @@ def _compared(kind: Kind, metric: str, arm: Arm, other: Arm, correct: _Correct) 
     )
 
 
-def _tested(arm: Arm, other: Arm) -> Tested:
-    """By which trials of whom: names that share them are one test."""
-    return tuple(arm.record["trials"].values()), tuple(other.record["trials"].values())
+def _corrected(comparisons: list[Comparison], tests: Sequence[Hashable]) -> list[Comparison]:
+    """``tests``: by which trials each is tested; names that share them are one test.
 
-
-def _corrected(comparisons: list[Comparison], tested: Mapping[tuple[str, str], Tested]) -> list[Comparison]:
-    """What was to be tested counts, whether or not it could be: no failure makes the correction milder."""
-    ps = {tested[each.variant, each.baseline]: 1.0 if each.p is None else each.p for each in comparisons}
+    What was to be tested counts, whether or not it could be: no failure makes the correction milder.
+    """
+    ps = {test: 1.0 if each.p is None else each.p for each, test in zip(comparisons, tests, strict=True)}
     adjusted, among = dict(zip(ps, stats.holm(list(ps.values())), strict=True)), len(ps)
     return [
         replace(each, among=among)
         if each.p is None
-        else replace(
-            each,
-            p_holm=adjusted[tested[each.variant, each.baseline]],
-            among=among,
-            smallest_p=stats.smallest_p(each.paired.n, among),
-        )
-        for each in comparisons
+        else replace(each, p_holm=adjusted[test], among=among, smallest_p=stats.smallest_p(each.paired.n, among))
+        for each, test in zip(comparisons, tests, strict=True)
     ]
 
 

@@ -16,8 +16,7 @@ from ablate.code import remember
 from ablate.data.checks import Shape
 from ablate.data.fields import DataFields
 from ablate.data.splits import Examples
-from ablate.errors import did_you_mean
-from ablate.plugins import DATA_SETS, Plugin, claimed, is_own, listed_here, refused, warn_once, why_not
+from ablate.plugins import DATA_SETS, Plugin, class_of, found_in, listed_in, unusable_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,35 +112,24 @@ def registry() -> dict[str, type[DataSet]]:
     An installed one that can't be used is warned of, once.
     """
     _load_builtin()
-    names = dict.fromkeys(plugin.name for plugin in claimed(DATA_SETS))
-    warn_once(filter(None, map(unusable, names)))
-    return {name: kind for name, kind in sorted(_registry.items()) if listed_here(kind.__module__)}
+    return listed_in(DATA_SETS, _registry, _brought)
 
 
 def find(name: str) -> type[DataSet]:
     """The data set of that name; ``KeyError`` with a hint where there is none, or with why it can't be used."""
-    why = unusable(name)
-    if why:
-        raise KeyError(why)
-    if name not in _registry:
-        raise KeyError(did_you_mean(name, registry()))
-    return _registry[name]
+    _load_builtin()
+    return found_in(DATA_SETS, _registry, name, _brought)
 
 
 def unusable(name: str) -> str:
     """Why a data set that an installed package brings can't be used; empty where it can, or where none brings it."""
     _load_builtin()
-    known = _registry.get(name)
-    return why_not(DATA_SETS, name, known is not None and is_own(known.__module__), _brought)
+    return unusable_in(DATA_SETS, _registry, name, _brought)
 
 
 def _brought(plugin: Plugin) -> type[DataSet]:
     """What a package's entry point has registered. ``PluginError`` where that is no data set of this name."""
-    kind = plugin.load()
-    if not (isinstance(kind, type) and issubclass(kind, DataSet)):
-        raise refused(plugin, "is no class of a DataSet")
-    if getattr(kind, "name", None) != plugin.name:
-        raise refused(plugin, f"calls itself {getattr(kind, 'name', None)!r}: the entry point has another name")
+    kind: type[DataSet] = class_of(plugin, (DataSet,), "DataSet")
     return kind
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from ablate.data.batches import evaluation_batches
 from ablate.data.dataset import DataSpec, Examples, ImageData
 from ablate.design import StudyPlan, Variant, trial_hash
-from ablate.errors import Problem, UserError, did_you_mean, listed
+from ablate.errors import Problem, UserError, listed
 from ablate.explaining.choosing import SplitName, Wanted
 from ablate.exporting import as_trained
 from ablate.prepare import loader
@@ -44,16 +44,10 @@ class Sources:
         return cls(plan, study, wanted.split, seeds[0] if wanted.seed is None else wanted.seed, loader(plan))
 
     def record(self, name: str) -> dict[str, Any]:
-        records = {record["name"]: record for record in self.study.variants}
-        if name not in records:
-            raise UserError(Problem(f"{self.study.folder} has no variant '{name}'", hint=did_you_mean(name, records)))
-        return records[name]
+        return self.study.variant(name)
 
     def trial(self, name: str) -> str:
-        found = self.record(name)["trials"].get(str(self.seed))
-        if found is None:
-            raise UserError(f"'{name}' of {self.study.folder} has no trial of seed {self.seed}")
-        return str(found)
+        return self.study.trial(name, self.seed)[1]
 
     def network(self, name: str) -> tuple[fx.GraphModule, Variant]:
         trained = as_trained(self.plan, self.study.folder, name, self.seed)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.disk import append, holder, locked, remove_leftovers, write, write_json, writing
-from ablate.errors import Problem, UserError
+from ablate.errors import Problem, UserError, did_you_mean, listed
 from ablate.store import index, records
 from ablate.store.events import read_events
 from ablate.store.growing import SEARCH, changes, search_digest
@@ -144,6 +144,28 @@ class Study(Trials):
     def in_use(self) -> str | None:
         """Who holds the study, as ``process 12 on host``; None where nobody does. Asking disturbs nobody."""
         return holder(self.folder, LOCK)
+
+    # One variant.
+
+    def variant(self, name: str | None = None) -> dict[str, Any]:
+        """The record of that variant, or of the only one; ``UserError`` with the nearest names where there is none."""
+        named = {record["name"]: record for record in self.variants}
+        if name is None and len(named) == 1:
+            return next(iter(named.values()))
+        if name not in named:
+            message = f"{self.folder} has no variant '{name}'" if name else "which variant of the study?"
+            raise UserError(Problem(message, hint=did_you_mean(name or "", named)))
+        return named[name]
+
+    def trial(self, name: str | None = None, seed: int | None = None) -> tuple[int, str]:
+        """Seed and hash of a variant's trial, by default of its first seed; ``UserError`` where it has none."""
+        record = self.variant(name)
+        trials = {int(each): str(hash) for each, hash in record["trials"].items()}
+        seed = min(trials, default=0) if seed is None else seed
+        if seed not in trials:
+            seeds = listed([str(each) for each in sorted(trials)]) or "none"
+            raise UserError(f"'{record['name']}' of {self.folder} has no trial of seed {seed}; its seeds: {seeds}")
+        return seed, trials[seed]
 
     # All trials.
 
