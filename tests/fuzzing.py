@@ -11,9 +11,10 @@ import json
 import random
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,18 @@ from ablate.pattern import Pattern
 from ablate.report import ablation_table
 from ablate.report.render import FORMATS, render
 from ablate.spec import load
-from ablate.store import CERTIFICATES, DIAGRAMS, EVENTS, METRICS, PREDICTIONS, RESULT, SPEC, Study
+from ablate.store import (
+    CERTIFICATES,
+    DIAGRAMS,
+    ENVIRONMENT,
+    EVENTS,
+    EXPOSURES,
+    METRICS,
+    PREDICTIONS,
+    RESULT,
+    SPEC,
+    Study,
+)
 from ablate.store.records import sealed
 from tests.conftest import REPOSITORY
 from tests.tabled import build, result
@@ -60,100 +72,114 @@ ablation:
 """
 
 
-def read_yaml(data: bytes) -> None:
+def read_yaml(data: bytes) -> bool:
     """What was read is written and read again to the same."""
     with suppress(UserError):
         tree = yamlfile.loads(data.decode("utf-8", "replace"), "fuzz.yaml")
         assert yamlfile.loads(yamlfile.dump(tree), "again.yaml") == tree
+        return True
+    return False
 
 
-def read_spec(data: bytes) -> None:
+def read_spec(data: bytes) -> bool:
     with _folder() as folder:
         file = folder / "spec.yaml"
         file.write_bytes(data)
         with suppress(UserError):
-            study_plan(load(file))
+            return bool(study_plan(load(file)).variants)
+    return False
 
 
-def read_set(data: bytes) -> None:
+def read_set(data: bytes) -> bool:
     """``--set`` with that text, on a sound spec."""
     with suppress(UserError):
-        study_plan(load(_small(), sets=[data.decode("utf-8", "replace")]))
+        return bool(study_plan(load(_small(), sets=[data.decode("utf-8", "replace")])).variants)
+    return False
 
 
-def read_pattern(data: bytes) -> None:
+def read_pattern(data: bytes) -> bool:
     with suppress(ValueError):
         pattern = Pattern(data.decode("utf-8", "replace"))
         assert set(pattern.select(NAMES, {"stage1": 2, "stage2": 1})) <= set(NAMES)
+        return True
+    return False
 
 
-def read_expression(data: bytes) -> None:
+def read_expression(data: bytes) -> bool:
     with suppress(ValueError):
         assert isinstance(evaluate(data.decode("utf-8", "replace"), {"k": 2, "n": 3}), int | float)
+        return True
+    return False
 
 
-def read_certificates(data: bytes) -> None:
-    _report_with(CERTIFICATES, data)
-
-
-def read_record_of_spec(data: bytes) -> None:
-    _report_with(SPEC, data)
-
-
-def read_result(data: bytes) -> None:
-    _report_with(f"trials/{0:032x}/{RESULT}", data)
-
-
-def read_metrics(data: bytes) -> None:
-    _report_with(f"trials/{0:032x}/{METRICS}", data)
-
-
-def read_predictions(data: bytes) -> None:
-    _report_with(f"trials/{0:032x}/{PREDICTIONS}", data)
-
-
-def read_events(data: bytes) -> None:
-    _report_with(EVENTS, data)
-
-
-def read_diagrams(data: bytes) -> None:
-    _report_with(DIAGRAMS, data)
-
-
-def read_npz(data: bytes) -> None:
+def read_npz(data: bytes) -> bool:
     with _folder() as folder:
         (folder / "data.npz").write_bytes(data)
         with suppress(UserError):
             params = NpzParams(file="data.npz")
             Npz.info(params, folder)
-            Npz.load(params, folder, False)
+            return len(Npz.load(params, folder, False).train) > 0
+    return False
 
 
-def read_parquet(data: bytes) -> None:
+def read_parquet(data: bytes) -> bool:
     with _folder() as folder:
         for name in ("train.parquet", "test.parquet"):
             (folder / name).write_bytes(data)
         with suppress(UserError):
             Parquet.info(ParquetParams(), folder)
-            Parquet.load(ParquetParams(), folder, False)
+            return len(Parquet.load(ParquetParams(), folder, False).train) > 0
+    return False
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
+def _report_with(name: str, data: bytes) -> bool:
+    """What a study says of itself, one of whose files holds this; sealed anew where it is a record of ours."""
+    with _folder() as folder:
+        study = _study(folder)
+        with suppress(ValueError):
+            record = json.loads(data)
+            if isinstance(record, dict) and "checksum" in record:
+                record.pop("checksum")
+                data = json.dumps(sealed(record)).encode("utf-8", "surrogatepass")
+        (study.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (study.folder / name).write_bytes(data)
+        if name.endswith((METRICS, PREDICTIONS)):  # as a result would vouch for it
+            study.finish(f"{0:032x}", result(97.0))
+        with suppress(UserError):
+            opened = Study.open(study.folder)
+            arms = arms_of(opened)
+            for format in FORMATS:
+                render(ablation_table(opened, None, arms), format)
+            opened.states(), opened.diagrams(), opened.exposures(), list(opened.events())
+            for hash in [f"{0:032x}", f"{1_000:032x}"]:
+                opened.metrics(hash), opened.predictions(hash)
+            return not opened.damaged
+    return False
+
+
+STUDY_FILES = {
+    "certificates": CERTIFICATES,
+    "record": SPEC,
+    "environment": ENVIRONMENT,
+    "result": f"trials/{0:032x}/{RESULT}",
+    "metrics": f"trials/{0:032x}/{METRICS}",
+    "predictions": f"trials/{0:032x}/{PREDICTIONS}",
+    "events": EVENTS,
+    "exposures": EXPOSURES,
+    "diagrams": DIAGRAMS,
+}
+"""Target → the file of a study that holds the bytes."""
+TARGETS: dict[str, Callable[[bytes], bool]] = {
     "yaml": read_yaml,
     "spec": read_spec,
     "set": read_set,
     "pattern": read_pattern,
     "expression": read_expression,
-    "certificates": read_certificates,
-    "record": read_record_of_spec,
-    "result": read_result,
-    "metrics": read_metrics,
-    "predictions": read_predictions,
-    "events": read_events,
-    "diagrams": read_diagrams,
     "npz": read_npz,
     "parquet": read_parquet,
+    **{target: partial(_report_with, name) for target, name in STUDY_FILES.items()},
 }
+"""Each returns whether the bytes were read as something sound."""
 
 
 @cache
@@ -167,7 +193,7 @@ def seeds(target: str) -> tuple[bytes, ...]:
             text.encode()
             for text in (
                 "train.epochs=2",
-                "network.insert.attention=null",
+                "network.insert.attention.residual=weighted",
                 "network.insert.attention.at=[before head, after stage1.0]",
                 "ablation.factors.reduction={path: network.params.k, levels: [1, 2]}",
                 "network.set.stage1.*.conv1.kernel=5",
@@ -225,7 +251,10 @@ TOKENS = tuple(
 
 
 def mutated(data: bytes, choice: random.Random) -> bytes:
-    """The same with a few pieces cut out, put in, doubled or exchanged; of JSON also values within."""
+    """The same with a few pieces cut out, put in, doubled or exchanged; of JSON also values, of a zip its members."""
+    if data[:2] == b"PK" and choice.random() < 0.9:
+        with suppress(zipfile.BadZipFile, ValueError, NotImplementedError):
+            return _repacked(data, choice)
     if choice.random() < 0.6:
         with suppress(ValueError):
             return json.dumps(_harmed(json.loads(data), choice)).encode("utf-8", "surrogatepass")
@@ -238,6 +267,20 @@ def mutated(data: bytes, choice: random.Random) -> bytes:
         )
         whole[at:end] = piece
     return bytes(whole)
+
+
+def _repacked(data: bytes, choice: random.Random) -> bytes:
+    """With one member harmed, and sound checksums around all: what reads members gets to see it."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(made, "w") as new:
+        chosen = choice.choice(old.namelist())
+        for name in old.namelist():
+            content = old.read(name)
+            if name == chosen:
+                head = 128 if choice.random() < 0.7 else len(content)  # where an array says what it is
+                content = mutated(content[:head], choice) + content[head:]
+            new.writestr(name, content)
+    return made.getvalue()
 
 
 ODD: tuple[Any, ...] = (
@@ -294,51 +337,20 @@ def _study(folder: Path) -> Study:
     return study
 
 
-_FILES = {
-    "certificates": CERTIFICATES,
-    "record": SPEC,
-    "result": f"trials/{0:032x}/{RESULT}",
-    "metrics": f"trials/{0:032x}/{METRICS}",
-    "events": EVENTS,
-    "diagrams": DIAGRAMS,
-}
-
-
 @cache
 def _files() -> dict[str, bytes]:
     """A made-up study's files by target."""
     with _folder() as folder:
         root = _study(folder).folder
-        found = {target: (root / name).read_bytes() for target, name in _FILES.items() if (root / name).exists()}
+        found = {target: (root / name).read_bytes() for target, name in STUDY_FILES.items() if (root / name).exists()}
     arrays = io.BytesIO()
     np.savez(arrays, predicted=np.zeros(4, np.int32), label=np.ones(4, np.int32))
     event = {"event": "started", "time": "2026-11-22T00:00:00.000Z", "trial": "0" * 32, "attempt": 1}
     diagrams = {"format": 2, "diagrams": {"0" * 32: "<svg xmlns='http://www.w3.org/2000/svg'><path d='M0 0'/></svg>"}}
     made = {"events": json.dumps(event).encode() + b"\n", "diagrams": json.dumps(sealed(diagrams)).encode()}
+    exposure = {"by": "trial", "trial": "0" * 32, "variant": "none", "seed": 0, "epoch": None}
+    made["exposures"] = json.dumps(exposure).encode() + b"\n"
     return {**made, **found, "predictions": arrays.getvalue()}
-
-
-def _report_with(name: str, data: bytes) -> None:
-    """What a study says of itself, one of whose files holds this; sealed anew where it is a record of ours."""
-    with _folder() as folder:
-        study = _study(folder)
-        with suppress(ValueError):
-            record = json.loads(data)
-            if isinstance(record, dict) and "checksum" in record:
-                record.pop("checksum")
-                data = json.dumps(sealed(record)).encode("utf-8", "surrogatepass")
-        (study.folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (study.folder / name).write_bytes(data)
-        if name.endswith((METRICS, PREDICTIONS)):  # as a result would vouch for it
-            study.finish(f"{0:032x}", result(97.0))
-        with suppress(UserError):
-            opened = Study.open(study.folder)
-            arms = arms_of(opened)
-            for format in FORMATS:
-                render(ablation_table(opened, None, arms), format)
-            opened.states(), opened.diagrams(), opened.exposures(), list(opened.events())
-            for hash in [f"{0:032x}", f"{1_000:032x}"]:
-                opened.metrics(hash), opened.predictions(hash)
 
 
 def _npz() -> bytes:

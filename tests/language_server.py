@@ -10,15 +10,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import REPOSITORY
+
 NAME = "yaml-language-server"
-SERVER = shutil.which(NAME) or next(
-    (
-        str(path)
-        for path in [Path(os.environ.get("NODE_PREFIX", ".venv/node")) / "node_modules/.bin" / NAME]
-        if path.exists()
-    ),
-    None,
-)
+_INSTALLED = REPOSITORY / ".venv" / "node" / "node_modules" / ".bin" / NAME
+SERVER = shutil.which(NAME) or (str(_INSTALLED) if _INSTALLED.exists() else None)
 """On the path, or where ``.ci/run`` puts it; None where it is not."""
 
 

@@ -34,7 +34,7 @@ FOUND = [(target, _cut_header(seeds(target)[0])) for target in ("npz", "predicti
 @pytest.mark.parametrize("target", TARGETS)
 def test_sound_inputs_are_read(target: str) -> None:
     for data in seeds(target):
-        TARGETS[target](data)
+        assert TARGETS[target](data)
 
 
 @pytest.mark.parametrize("target", TARGETS)
