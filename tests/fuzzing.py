@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import json
 import random
+import sqlite3
 import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors.torch
+import torch
 from PIL import Image
 
 from ablate import yamlfile
@@ -32,6 +35,7 @@ from ablate.errors import UserError
 from ablate.expression import evaluate
 from ablate.pattern import Pattern
 from ablate.report import ablation_table
+from ablate.report.page.explained import explained
 from ablate.report.render import FORMATS, render
 from ablate.spec import load
 from ablate.store import (
@@ -40,15 +44,20 @@ from ablate.store import (
     ENVIRONMENT,
     EVENTS,
     EXPOSURES,
+    INDEX,
     METRICS,
     PREDICTIONS,
+    PROPOSALS,
     RESULT,
     SPEC,
     Study,
 )
+from ablate.store.explained import RECORD, read_explained, save_explained
+from ablate.store.layout import EXPLAINED
 from ablate.store.records import sealed
+from ablate.weights.checkpoint import read as read_weights
 from tests.conftest import REPOSITORY
-from tests.tabled import build, result
+from tests.tabled import build, result, variant
 
 NAMES = ("stem", "stage1.0.conv1", "stage1.1.conv1", "stage2.0.bn2", "head")
 SMALL = """\
@@ -70,6 +79,42 @@ ablation:
     attention: {none: {network.insert.attention: null}, se: {}}
     reduction: {path: network.insert.attention.reduction, levels: [2, 4]}
 """
+DESIGNS = (
+    SMALL[SMALL.index("ablation:") :],
+    """\
+profiles: {cpu: {ablation.seeds: 1, train.epochs: 2}}
+ablation:
+  seeds: [3, 1]
+  design: one_at_a_time
+  reference: {width: 4}
+  factors:
+    width: {path: network.graph.stage1.width, levels: [4, 8]}
+    rate: {path: train.optimizer.lr, levels: [0.1, 0.3]}
+    batch: {path: train.batch_size, levels: [4, 8]}
+  zip: [[rate, batch]]
+  exclude: [{width: 8}]
+""",
+    """\
+ablation:
+  design: ladder
+  seeds: 2
+  components:
+    gate: {network.insert.more: {block: spatial_gate, kernel: 3, at: after stem}}
+    kernel: {network.insert.more.kernel: 5, network.set.stage1.*.conv1.kernel: 5}
+    gone: {network.insert.more: null}
+""",
+    """\
+ablation:
+  seeds: auto
+  until: {metric: val.accuracy, half_width: 0.5, first: 3, most: 5}
+  design: variants
+  baseline: plain
+  variants:
+    plain: {network.insert.attention: null}
+    other: {network: {graph: {body: {block: conv, width: 4, kernel: 1}, head: {block: classifier}}}}
+""",
+)
+"""What may stand in the place of the last sections of ``SMALL``."""
 
 
 def read_yaml(data: bytes) -> bool:
@@ -82,18 +127,36 @@ def read_yaml(data: bytes) -> bool:
 
 
 def read_spec(data: bytes) -> bool:
+    """Its variants; of whatever is wrong it is said where it stands."""
     with _folder() as folder:
         file = folder / "spec.yaml"
         file.write_bytes(data)
-        with suppress(UserError):
+        try:
             return bool(study_plan(load(file)).variants)
+        except UserError as error:
+            unplaced = [problem for problem in error.problems if problem.place is None]
+            assert all(str(file) in problem.message for problem in unplaced), unplaced
     return False
+
+
+def read_ablation(data: bytes) -> bool:
+    """A sound network and recipe, with that text as all that comes after them: factors, levels, patches, profiles."""
+    return read_spec(SMALL[: SMALL.index("ablation:")].encode() + data)
 
 
 def read_set(data: bytes) -> bool:
     """``--set`` with that text, on a sound spec."""
     with suppress(UserError):
         return bool(study_plan(load(_small(), sets=[data.decode("utf-8", "replace")])).variants)
+    return False
+
+
+def _read_weights(name: str, data: bytes) -> bool:
+    """A file of weights that a network would start from."""
+    with _folder() as folder:
+        (folder / name).write_bytes(data)
+        with suppress(UserError):
+            return len(read_weights(folder / name).tensors) > 0
     return False
 
 
@@ -150,10 +213,15 @@ def _report_with(name: str, data: bytes) -> bool:
             arms = arms_of(opened)
             for format in FORMATS:
                 render(ablation_table(opened, None, arms), format)
-            opened.states(), opened.diagrams(), opened.exposures(), list(opened.events())
+            opened.states(), opened.diagrams(), opened.exposures(), list(opened.events()), opened.proposals()
+            drawn = read_explained(opened.folder, whole=True)
+            explained(opened, hidden=False)
+            if name == INDEX:  # who writes makes a damaged one anew
+                with Study.open(study.folder).hold():
+                    pass
             for hash in [f"{0:032x}", f"{1_000:032x}"]:
                 opened.metrics(hash), opened.predictions(hash)
-            return not opened.damaged
+            return not opened.damaged and not (drawn and drawn.damaged)
     return False
 
 
@@ -167,16 +235,22 @@ STUDY_FILES = {
     "events": EVENTS,
     "exposures": EXPOSURES,
     "diagrams": DIAGRAMS,
+    "proposals": PROPOSALS,
+    "explanation": f"{EXPLAINED}/{RECORD}",
+    "index": INDEX,
 }
 """Target → the file of a study that holds the bytes."""
 TARGETS: dict[str, Callable[[bytes], bool]] = {
     "yaml": read_yaml,
     "spec": read_spec,
+    "ablation": read_ablation,
     "set": read_set,
     "pattern": read_pattern,
     "expression": read_expression,
     "npz": read_npz,
     "parquet": read_parquet,
+    "safetensors": partial(_read_weights, "weights.safetensors"),
+    "pt": partial(_read_weights, "weights.pt"),
     **{target: partial(_report_with, name) for target, name in STUDY_FILES.items()},
 }
 """Each returns whether the bytes were read as something sound."""
@@ -188,6 +262,8 @@ def seeds(target: str) -> tuple[bytes, ...]:
     if target in ("yaml", "spec"):
         shipped = sorted((REPOSITORY / "specs").glob("*.yaml"))
         return (SMALL.encode(), *(path.read_bytes() for path in shipped if target == "yaml"))
+    if target == "ablation":
+        return tuple(text.encode() for text in DESIGNS)
     if target == "set":
         return tuple(
             text.encode()
@@ -207,6 +283,8 @@ def seeds(target: str) -> tuple[bytes, ...]:
         return (_npz(),)
     if target == "parquet":
         return (_parquet(),)
+    if target in ("safetensors", "pt"):
+        return _weights(target)
     return (_files()[target],)
 
 
@@ -251,7 +329,13 @@ TOKENS = tuple(
 
 
 def mutated(data: bytes, choice: random.Random) -> bytes:
-    """The same with a few pieces cut out, put in, doubled or exchanged; of JSON also values, of a zip its members."""
+    """The same with a few pieces cut out, put in, doubled or exchanged.
+
+    Of JSON also values, of a zip its members, of a database its cells and columns.
+    """
+    if data[:6] == b"SQLite" and choice.random() < 0.7:
+        with suppress(sqlite3.Error):
+            return _rewritten(data, choice)
     if data[:2] == b"PK" and choice.random() < 0.9:
         with suppress(zipfile.BadZipFile, ValueError, NotImplementedError):
             return _repacked(data, choice)
@@ -283,6 +367,29 @@ def _repacked(data: bytes, choice: random.Random) -> bytes:
     return made.getvalue()
 
 
+def _rewritten(data: bytes, choice: random.Random) -> bytes:
+    """A database that is sound, and does not hold what it should."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.deserialize(data)
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        table = choice.choice(tables)
+        column = choice.choice([row[1] for row in database.execute(f"PRAGMA table_info({table})")])
+        kind = choice.random()
+        if kind < 0.1:
+            database.execute(f"ALTER TABLE {table} RENAME COLUMN {column} TO other")
+        elif kind < 0.2:
+            database.execute(f"DROP TABLE {table}")
+        elif kind < 0.3:
+            database.execute(f"PRAGMA user_version = {choice.randint(-1, 5)}")
+        else:
+            value = choice.choice(CELLS)
+            database.execute(f"UPDATE OR REPLACE {table} SET {column} = ?", (value,))
+        database.commit()
+        return database.serialize()
+
+
+CELLS = (None, -1, 2**62, 1e300, "", "x" * 600, b"\x00\xff", "finished", "[]", "null", "0" * 32)
+CELLS += ('{"result.json": [1, 2, 3, 4]}', '{"result.json": []}', '{"result.json": ["a", null, {}, 1e400]}')
 ODD: tuple[Any, ...] = (
     None,
     True,
@@ -341,7 +448,12 @@ def _study(folder: Path) -> Study:
 def _files() -> dict[str, bytes]:
     """A made-up study's files by target."""
     with _folder() as folder:
-        root = _study(folder).folder
+        study = _study(folder)
+        root = study.folder
+        with study.hold():
+            save_explained(root, _EXPLANATION, {})
+            study.propose({"number": 0, "name": "0", "levels": {}, "outcome": "trained", "trial": f"{7:032x}",
+                           "variant": variant("0", [f"{7:032x}"])})  # fmt: skip
         found = {target: (root / name).read_bytes() for target, name in STUDY_FILES.items() if (root / name).exists()}
     arrays = io.BytesIO()
     np.savez(arrays, predicted=np.zeros(4, np.int32), label=np.ones(4, np.int32))
@@ -351,6 +463,33 @@ def _files() -> dict[str, bytes]:
     exposure = {"by": "trial", "trial": "0" * 32, "variant": "none", "seed": 0, "epoch": None}
     made["exposures"] = json.dumps(exposure).encode() + b"\n"
     return {**made, **found, "predictions": arrays.getvalue()}
+
+
+_EXPLANATION: dict[str, Any] = {
+    "split": "test",
+    "seed": 0,
+    "chosen": "by index",
+    "images": [{"index": 1, "label": 0, "class": "0"}],
+    "variants": [{"name": "none", "layer": "stage1"}],
+    "left_out": {},
+    "reductions": [
+        {"node": "a", "variant": "se", "reduction": 2, "part": "channels", "mean": 0.5, "across": 0.1}
+        | {"across_images": 0.2, "images": 4, "hidden": 2, "silent": 0, "weight": None}
+    ],
+    "figures": [{"name": "joins", "text": "learnt weights"}],
+}
+
+
+def _weights(suffix: str) -> tuple[bytes, ...]:
+    state = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.steps": torch.tensor(3)}
+    if suffix == "safetensors":
+        return (safetensors.torch.save(state),)
+    found = []
+    for zipped in (True, False):
+        file = io.BytesIO()
+        torch.save({"state_dict": state, "epoch": 3}, file, _use_new_zipfile_serialization=zipped)
+        found.append(file.getvalue())
+    return tuple(found)
 
 
 def _npz() -> bytes:

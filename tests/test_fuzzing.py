@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.fuzzing import TARGETS, mutated, seeds
 
-QUICK = {"yaml", "pattern", "expression", "npz", "parquet"}
+QUICK = {"yaml", "pattern", "expression", "ablation", "npz", "parquet", "safetensors", "pt"}
 
 
 def _cut_header(data: bytes) -> bytes:
@@ -27,7 +27,10 @@ def _cut_header(data: bytes) -> bytes:
     return made.getvalue()
 
 
-FOUND = [(target, _cut_header(seeds(target)[0])) for target in ("npz", "predictions")]
+FOUND = [
+    *((target, _cut_header(seeds(target)[0])) for target in ("npz", "predictions")),
+    ("pt", b"\x80\x02\x8e" + (1 << 45).to_bytes(8, "little")),  # a pickle with a text of that many bytes
+]
 """Target and input at which a reader once ended otherwise."""
 
 

@@ -88,6 +88,27 @@ def test_the_last_of_a_repeat_is_counted_from_its_own_scope() -> None:
     assert Pattern("*.-1").select(["a.0", "a.1", "b.0", "b.1", "b.2", "c.1"], repeats) == ["a.1", "b.2"]
 
 
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.integers(1, 4), min_size=1),
+    st.lists(st.sampled_from(["*", "a", "b", "0", "1", "-1", "-2", "-3"]), min_size=1, max_size=3),
+)
+def test_a_count_from_the_end_is_the_index_that_python_has(outer: dict[str, int], segments: list[str]) -> None:
+    repeats = {**outer, **{f"{scope}.{index}": 3 for scope, count in outer.items() for index in range(count)}}
+    names = [f"{scope}.{index}" for scope, count in repeats.items() for index in range(count)]
+    names += [*outer, *(f"{name}.conv" for name in names)]
+
+    def is_meant(name: str) -> bool:
+        parts = name.split(".")
+        return len(parts) == len(segments) and all(
+            part == str([*range(repeats.get(".".join(parts[:at]), 0))][int(segment)])
+            if segment.startswith("-") and repeats.get(".".join(parts[:at]), 0) >= -int(segment)
+            else not segment.startswith("-") and fnmatchcase(part, segment)
+            for at, (part, segment) in enumerate(zip(parts, segments, strict=True))
+        )
+
+    assert Pattern(".".join(segments)).select(names, repeats) == [name for name in names if is_meant(name)]
+
+
 def test_minus_one_selects_nothing_where_nothing_is_repeated() -> None:
     assert Pattern("head.-1").select(["head.0", "head.fc"], {}) == []
 

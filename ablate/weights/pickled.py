@@ -7,6 +7,7 @@ over, has 2⁴⁵ parts to hash: a file of 110 bytes would be read for years. We
 from __future__ import annotations
 
 import io
+import os
 import pickletools
 import tarfile
 import zipfile
@@ -60,7 +61,19 @@ def check_file(file: BinaryIO) -> None:
         if not file.read(1):
             return
         file.seek(start)
-        _check(file)
+        _check(_Clipped(file))
+
+
+class _Clipped:
+    """A file that is never asked for more than it has: memory is taken for all that a read asks for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        self.tell, self.readline = file.tell, file.readline
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, self._size - self._file.tell()))
 
 
 def _check(file: Any) -> None:
