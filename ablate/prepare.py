@@ -164,7 +164,7 @@ def variant_records(prepared: Prepared) -> list[dict[str, Any]]:
             variant,
             prepared.hashes[variant.name],
             prepared.certificates[variant.name],
-            prepared.data_of(variant.name).description,
+            prepared.data_of(variant.name),
             prepared.numerics,
         )
         | changed
@@ -180,9 +180,9 @@ def _near(plan: StudyPlan, name: str) -> dict[str, Any]:
 
 
 def variant_record(
-    variant: Variant, trials: Mapping[int, str], certificate: Certificate, data: str, numerics: Numerics
+    variant: Variant, trials: Mapping[int, str], certificate: Certificate, data: ImageData, numerics: Numerics
 ) -> dict[str, Any]:
-    """What a study keeps of a variant. ``trials``: seed → hash; ``data`` in words."""
+    """What a study keeps of a variant. ``trials``: seed → hash."""
     idle = variant.inactive_factors()
     return {
         "name": variant.name,
@@ -194,7 +194,8 @@ def variant_record(
         "trials": {str(seed): key for seed, key in trials.items()},
         "cost": {key: certificate.cost[key] for key in ("params", "flops")},
         "certificate": certificate.as_dict(),
-        "data": data,
+        "data": data.description,
+        "data_hash": data.content_hash,
         "epochs": variant.train.epochs,
         "precision": numerics.stated(variant.train.precision),
     } | ({"control": asdict(variant.control)} if variant.control else {})

@@ -67,6 +67,8 @@ def first(study: Study) -> str:
         ({"certificate": {"passes": {"batch": 8, "first_loss": "low"}}}, "variants.1.certificate.passes.first_loss"),
         ({"certificate": {"difference": {"by_stage": {"stem": [1]}}}}, "variants.1.certificate.difference.by_stage"),
         ({"certificate": {"protocol": 7}}, "variants.1.certificate.protocol"),
+        ({"certificate": {"code": {"block a": 7}}}, "variants.1.certificate.code.block a"),
+        ({"data_hash": 7}, "variants.1.data_hash"),
     ],
     ids=str,
 )

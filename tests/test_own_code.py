@@ -16,6 +16,8 @@ from ablate.cli import main
 from ablate.data import grammar, kind
 from ablate.design import as_written, trial_hash
 from ablate.errors import UserError
+from ablate.report import write_report
+from ablate.store import Study
 from tests.installed import BLOCK
 
 SPEC = """\
@@ -175,6 +177,14 @@ def test_a_study_of_it_is_swept_recorded_and_opened(folder: Path) -> None:
     (told,) = study.certificate()["code"].items()
     assert told[0] == "block own_swirl"
     assert told[1] == {"digest": as_written(spec).outside["block own_swirl"]}
+    stored = Study.open(folder / "study")
+    (record,) = stored.variants
+    hash = trial_hash(as_written(spec), 0, record["data_hash"], stored.spec["numerics"])
+    assert record["trials"] == {"0": hash}
+    write_report(stored)
+    shown = (stored.folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert f"block own_swirl is code from a file beside the spec: {told[1]['digest']}." in shown
+    assert record["data_hash"] in shown
     with pytest.raises(UserError, match="is refused: without --trust"):
         study.model()
     assert study.model(trust=True).body.by == 2.0

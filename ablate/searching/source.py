@@ -291,7 +291,7 @@ class Search:
 
     def _accepted(self, record: dict[str, Any], candidate: Candidate, certificate: Any) -> Listed | None:
         variant, hash, number = candidate.variant, candidate.hash, record["number"]
-        data = self.candidates.data_of(variant.data).description
+        data = self.candidates.data_of(variant.data)
         kept = variant_record(variant, {self.candidates.seed: hash}, certificate, data, self.candidates.numerics)
         record |= {"outcome": "trained", "trial": hash, "variant": kept}
         self._put_on_record(record)

@@ -94,6 +94,7 @@ class CertificateRecord(TypedDict, total=False):
     tuning: Section | None
     cost: CertifiedCost | None
     failures: Names | None
+    code: dict[str, dict[str, str]] | None
 
 
 class ControlRecord(TypedDict):
@@ -117,6 +118,7 @@ class VariantRecord(TypedDict, total=False):
     cost: dict[str, Finite | None] | None
     certificate: CertificateRecord | None
     data: str | None
+    data_hash: str | None
     epochs: int | None
     precision: str | None
     control: ControlRecord | None

@@ -56,6 +56,9 @@ def _identity(certificate: Record) -> Iterable[str]:
         yield f"Parameters are initialised by {certificate['init']}."
     if weights := certificate.get("weights"):
         yield f"{weights.get('loaded')} of {weights.get('of')} parameters and buffers start from {weights.get('from')}."
+    for name, told in (certificate.get("code") or {}).items():
+        package = " ".join(filter(None, (told.get("distribution"), told.get("version")))) or "a file beside the spec"
+        yield f"{name} is code from {package}: {told.get('digest')}."
 
 
 def _difference(found: Record | None) -> Iterable[str]:
