@@ -8,11 +8,14 @@ study.model("between_stages", seed=0)           # the trained network
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ablate.analysis.arms import arms_of
 from ablate.analysis.comparisons import compared_metric, comparisons_of
@@ -27,12 +30,15 @@ from ablate.report.search import search_table
 from ablate.report.tables import ablation_table
 from ablate.report.values import Cell, Column, Table
 from ablate.report.writing import write_report
+from ablate.store import EXPLAINED, SPEC
 from ablate.store import Study as Store
+from ablate.store.explained import read_explained
 
 if TYPE_CHECKING:
     import pandas
     from torch import nn
 
+    from ablate.explaining import Explanation
     from ablate.spec import Spec
 
 
@@ -161,6 +167,27 @@ class Study:
             found.append(figure.name)
         raise UserError(Problem(f"{self.folder} has no figure '{name}'", hint=did_you_mean(name, found)))
 
+    def explain(self, *, root: str | Path | None = None, trust: bool = False, **wanted: Any) -> dict[str, Picture]:
+        """Grad-CAM, attention, gates and learnt joins of the trained networks, as ``ablate explain`` draws them.
+
+        Written to the study's ``explained/``, in the place of what was there. ``wanted``: ``images``, ``of_class``,
+        ``disagree``, ``count``, ``split``, ``variants``, ``seed``, ``nodes``, ``layer``, ``of``, ``pixels``, as the
+        command's options. ``root``: where the images lie, if that is outside the study; ``trust``: let its spec name
+        code. The numbers of a picture are arrays by name.
+        """
+        known = {key: tuple(value) if isinstance(value, list) else value for key, value in wanted.items()}
+        explain(self._store, known, sets=[] if root is None else [f"data.root={root}"], trust=trust)
+        folder, found = self.folder / EXPLAINED, read_explained(self.folder)
+        assert found is not None, "it was written"
+        pictures = {}
+        for figure in found.record["figures"]:
+            name = figure["name"]
+            with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
+                numbers = dict(arrays)
+            png = (folder / f"{name}.png").read_bytes()
+            pictures[name] = Picture(name, numbers, found.pictures[name].decode(), png, figure["text"])
+        return pictures
+
     def certificate(self, variant: str | None = None) -> dict[str, Any]:
         """What was proven about a variant before it was trained."""
         record = self._store.variant(variant)
@@ -195,6 +222,29 @@ class Study:
         from rich.markup import escape as unmarked
 
         return unmarked(render(self.values(), "terminal"))
+
+
+def explain(store: Store, wanted: Mapping[str, Any], *, sets: Sequence[str] = (), trust: bool = False) -> Explanation:
+    """Look at a study's networks. ``wanted``: the fields of ``explaining.Wanted``; ``sets``: where things lie now.
+
+    Errors (UserError): its images lie elsewhere, and the caller has named no folder; what ``explaining.explain`` says.
+    """
+    root = (store.spec.get("data") or {}).get("root")
+    named = any(text.startswith("data.root") for text in sets)
+    if root and not named and not Path(root).expanduser().resolve().is_relative_to(store.folder.resolve()):
+        message = f"the images of {store.folder} lie in {root}, outside the study: whoever looks has to name the folder"
+        again = shlex.join(["--set", f"data.root={root}"])
+        raise UserError(Problem(message, hint=f"add {again} (from Python: root=)"))
+    from ablate.explaining import Wanted
+    from ablate.explaining import explain as look
+    from ablate.explaining.make import check_explainable
+    from ablate.spec import load
+    from ablate.tuning import as_far_as_tuned, planned
+
+    choice = Wanted(**wanted)
+    check_explainable(store, choice)
+    spec = load(store.folder / SPEC, sets=sets, trust=trust)
+    return look(as_far_as_tuned(planned(spec), store.folder), store, choice)
 
 
 def _pandas() -> Any:

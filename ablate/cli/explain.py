@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ablate.cli.common import Commands, natural, positive
 from ablate.errors import Problem, UserError
-
-if TYPE_CHECKING:
-    from ablate.store import Study
 
 
 def add(commands: Commands) -> None:
@@ -64,58 +60,36 @@ def _pixel(text: str) -> tuple[int, int]:
 
 def _explain(options: argparse.Namespace) -> int:
     from ablate.labels import clean
+    from ablate.opened import explain
+    from ablate.report.writing import write_report
     from ablate.store import Study
 
     study = Study.open(options.study)
-    _check_sets(study, options)
-
-    from ablate.explaining import Wanted, explain
-    from ablate.explaining.make import check_explainable
-    from ablate.report.writing import write_report
-    from ablate.spec import load
-    from ablate.store import SPEC
-    from ablate.tuning import as_far_as_tuned, planned
-
-    wanted = Wanted(
-        images=tuple(options.images or ()),
-        of_class=options.of_class,
-        disagree=tuple(options.disagree) if options.disagree else None,
-        count=options.count,
-        split=options.split,
-        variants=tuple(options.variants),
-        seed=options.seed,
-        nodes=tuple(options.nodes),
-        layer=options.layer,
-        of=options.of,
-        pixels=tuple(options.pixel),
-    )
-    check_explainable(study, wanted)
-    spec = load(study.folder / SPEC, sets=options.sets, trust=options.trust)
-    made = explain(as_far_as_tuned(planned(spec), study.folder), study, wanted)
-    for line in lines_of(made.record):
-        print(clean(line))
-    folder = made.paths[0].parent
-    print(clean(f"wrote {folder}: {', '.join(figure['name'] for figure in made.record['figures'])}"))
-    page = write_report(study)[-1]
-    print(clean(f"next: {page} shows them"))
-    return 0
-
-
-def _check_sets(study: Study, options: argparse.Namespace) -> None:
-    """Nothing but where things lie may differ from what was trained; a folder elsewhere the user names."""
     for text in options.sets:
         if text.partition("=")[0].strip() not in ("data.root", "network.init.from"):
             raise UserError(
                 Problem(f"--set {text}: the networks are as they were trained", hint="data.root may be set")
             )
-    root = (study.spec.get("data") or {}).get("root")
-    named = any(text.startswith("data.root") for text in options.sets)
-    if root and not named and not Path(root).expanduser().resolve().is_relative_to(study.folder.resolve()):
-        again = shlex.join(["--set", f"data.root={root}"])
-        message = (
-            f"the images of {study.folder} lie in {root}, outside the study: the command line has to name the folder"
-        )
-        raise UserError(Problem(message, hint=f"add {again}"))
+    wanted = {
+        "images": tuple(options.images or ()),
+        "of_class": options.of_class,
+        "disagree": tuple(options.disagree) if options.disagree else None,
+        "count": options.count,
+        "split": options.split,
+        "variants": tuple(options.variants),
+        "seed": options.seed,
+        "nodes": tuple(options.nodes),
+        "layer": options.layer,
+        "of": options.of,
+        "pixels": tuple(options.pixel),
+    }
+    made = explain(study, wanted, sets=options.sets, trust=options.trust)
+    for line in lines_of(made.record):
+        print(clean(line))
+    folder = made.paths[0].parent
+    print(clean(f"wrote {folder}: {', '.join(figure['name'] for figure in made.record['figures'])}"))
+    print(clean(f"next: {write_report(study)[-1]} shows them"))
+    return 0
 
 
 def lines_of(record: dict[str, Any]) -> list[str]:

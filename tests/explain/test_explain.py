@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import ablate
 from ablate.cli import main
 from ablate.design import study_plan
 from ablate.errors import UserError
@@ -131,6 +132,27 @@ def test_what_is_shown_is_what_the_trained_network_gives(folder: Path) -> None:
         probabilities = [each["probability"] for each in record["variants"][number]["predictions"]]
         np.testing.assert_allclose(probabilities, shown[f"scores_{number}"].max(1), atol=1e-4)
     assert as_trained(plan, folder, "plain", 1).origin.endswith(record["variants"][0]["trial"])
+
+
+def test_from_python_it_is_what_the_command_draws(default: tuple[Path, str], folder: Path) -> None:
+    pictures = ablate.Study(folder).explain()
+    assert list(pictures) == [figure["name"] for figure in record_of(default[0])["figures"]]
+    for name, picture in pictures.items():
+        assert picture.png == (default[0] / EXPLAINED / f"{name}.png").read_bytes()
+        assert picture.svg == (default[0] / EXPLAINED / f"{name}.svg").read_text(encoding="utf-8")
+        for key, values in arrays(default[0], name).items():
+            np.testing.assert_array_equal(picture.numbers[key], values)
+    few = ablate.Study(folder).explain(images=[3], variants=["plain"])
+    assert [image["index"] for image in record_of(folder)["images"]] == [3]
+    assert "gradcam" in few
+    with pytest.raises(UserError, match="whoever looks has to name the folder"):
+        _moved(folder, "/elsewhere").explain()
+
+
+def _moved(folder: Path, root: str) -> ablate.Study:
+    study = ablate.Study(folder)
+    study.spec["data"]["root"] = root
+    return study
 
 
 def test_the_same_choice_gives_the_same_bytes(default: tuple[Path, str], folder: Path) -> None:
