@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 from ablate.errors import Problem, UserError
@@ -10,7 +11,10 @@ from ablate.pattern import name_problem
 from ablate.spec import study_name_problem
 from ablate.yamlfile import dump
 
+SCHEMA = "ablate.schema.json"
+"""The schema beside the specs that are written, which editors read."""
 STUDY = """\
+# yaml-language-server: $schema={schema}
 # What does this study ask? Say it here, and where its numbers come from.
 #   ablate check {file}                    everything that is wrong, at once
 #   ablate plan  {file}                    the variants, what proves them, what they cost
@@ -210,8 +214,10 @@ KINDS = {
 """Kind → the file, its test, how a spec uses it, and its group of entry points."""
 
 
-def new_study(name: str, folder: Path) -> Path:
-    """Write a spec to start from, ``folder/name.yaml``, and return its path.
+def new_study(name: str, folder: Path) -> list[Path]:
+    """Write a spec to start from, ``folder/name.yaml``, and the schema that editors check it by, where none is yet.
+
+    Returns the paths of what was written, the spec's first.
 
     Errors (UserError): a name that can't be a study's; a folder's name that can't be printed; a file that is there
     already; a folder that can't be written.
@@ -221,7 +227,10 @@ def new_study(name: str, folder: Path) -> Path:
         raise UserError(Problem(problem))
     _check_printable(folder)
     file = folder / f"{name}.yaml"
-    return _written({file: STUDY.format(name=name, written=dump(name).strip(), file=file)})[0]
+    texts = {file: STUDY.format(name=name, written=dump(name).strip(), file=file, schema=SCHEMA)}
+    if not (folder / SCHEMA).exists():
+        texts[folder / SCHEMA] = (files("ablate") / "spec.schema.json").read_text(encoding="utf-8")
+    return _written(texts)
 
 
 def new_part(kind: str, name: str, folder: Path) -> tuple[list[Path], str]:

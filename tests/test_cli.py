@@ -249,7 +249,12 @@ def test_a_new_study_is_sound_says_what_comes_next_and_trains(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run("new", "study", "mine") == 0
-    assert capsys.readouterr().out == "wrote specs/mine.yaml\nnext: ablate check specs/mine.yaml\n"
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert (first, last) == ("wrote specs/mine.yaml", "next: ablate check specs/mine.yaml")
+    assert second.startswith("wrote specs/ablate.schema.json: editors complete and check specs by it")
+    assert Path("specs/mine.yaml").read_text().startswith("# yaml-language-server: $schema=ablate.schema.json\n")
+    published = REPOSITORY / "ablate" / "spec.schema.json"
+    assert Path("specs/ablate.schema.json").read_bytes() == published.read_bytes()
     assert run("check", "specs/mine.yaml") == 0
     assert "sound: 3 variants, 9 trials; profiles: tiny" in capsys.readouterr().out
     assert run("sweep", "specs/mine.yaml", "--profile", "tiny", "--executor", "local", "--quiet") == 0
@@ -265,7 +270,7 @@ def test_a_new_study_says_every_key_it_has_and_each_line_that_is_commented_out_w
     from ablate.spec import load
 
     monkeypatch.chdir(tmp_path)
-    file = new_study("mine", Path("specs"))
+    file = new_study("mine", Path("specs"))[0]
     lines = file.read_text().splitlines()
     assert all(len(line) <= 120 for line in lines)
     optional = ("  # limit", "  # augment", "    # reduction", "# paper", "#   - {title")
@@ -286,6 +291,9 @@ def test_a_new_study_overwrites_nothing_and_needs_a_name_that_can_be_a_folders(
     assert run("new", "study", "mine", "--folder", str(tmp_path)) == 2
     assert "mine.yaml is there already; another name, or delete it first" in capsys.readouterr().err
     assert (tmp_path / "mine.yaml").read_text() == "name: precious"
+    (tmp_path / "ablate.schema.json").write_text("{}")
+    assert run("new", "study", "other", "--folder", str(tmp_path)) == 0
+    assert (tmp_path / "ablate.schema.json").read_text() == "{}"
     assert run("new", "study", "../mine", "--folder", str(tmp_path)) == 2
     assert "can't name a folder" in capsys.readouterr().err
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ablate.block import registry
+from ablate.scaffold import new_study
 from tests.language_server import SERVER, LanguageServer
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="no yaml-language-server here")
@@ -52,6 +53,15 @@ def test_our_own_specs_find_their_schema_and_have_nothing_underlined(server: Lan
     assert server.open(SPECS / name) == []
     misspelt = (SPECS / name).read_text(encoding="utf-8").replace("\nreport:", "\nreprot:")
     assert server.open((SPECS / name).with_name("misspelt.yaml"), misspelt) != []
+
+
+def test_a_new_study_finds_the_schema_beside_it(server: LanguageServer, tmp_path: Path) -> None:
+    file = new_study("mine", tmp_path)[0]
+    assert server.open(file) == []
+    (wrong,) = server.open(
+        tmp_path / "other.yaml", file.read_text(encoding="utf-8").replace("shortcut: pad", "shortcut: pda", 1)
+    )
+    assert wrong["range"]["start"]["line"] == place(file.read_text(encoding="utf-8"), "shortcut: pad")[0]
 
 
 def test_an_unknown_key_is_underlined_where_it_is(server: LanguageServer, tmp_path: Path) -> None:

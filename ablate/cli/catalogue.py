@@ -64,8 +64,10 @@ def _blocks_page(name: str | None) -> int:
 def _new_study(options: argparse.Namespace) -> int:
     from ablate.scaffold import new_study
 
-    file = new_study(options.name, options.folder)
+    file, *schema = new_study(options.name, options.folder)
     print(f"wrote {file}")
+    for path in schema:
+        print(f"wrote {path}: editors complete and check specs by it (ablate schema -o {path} has what you add)")
     print(f"next: ablate check {shlex.quote(str(file))}")
     return 0
 
