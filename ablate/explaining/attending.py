@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from ablate.errors import listed
 from ablate.explaining.looking import AttentionMaps, Looked, Looks
 from ablate.explaining.pictures import MOST_DOWN, MOST_PANELS, Made, images_of, pictures_of, some, spread
 from ablate.figures.maps import MOST_ACROSS, Map, Picture, maps_over_images, matrices
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MOST_ASKED = 6
 """Rows of the attention's figure: images times pixels."""
@@ -98,13 +95,9 @@ def single_heads(looks: Looks) -> Iterator[Made]:
             + some(len(looks.index), len(pictures), "images")
         )
         arrays = images_of(looks) | {"maps": (values, f"{looked.name}: {each.node}, (images, heads, h, w)")}
-        columns = [f"head {head + 1}" for head in range(heads)]
-        act = _drawing_maps(pictures, columns, cells)
+        columns, heading = [f"head {head + 1}" for head in range(heads)], f"{looked.name}\n{each.node}"
+        act = partial(maps_over_images, pictures=pictures, columns=columns, cells=cells, heading=heading)
         yield f"heads-{number + 1}", text, arrays, act
-
-
-def _drawing_maps(pictures: list[Picture], columns: list[str], cells: list[list[Map]]) -> Callable[[Figure], None]:
-    return lambda figure: maps_over_images(figure, pictures, columns, cells)
 
 
 def whole_matrices(looks: Looks) -> Made | None:
