@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from math import isqrt
 from typing import Any
 
 import torch
@@ -245,16 +244,24 @@ def _fitting(grids: list[tuple[int, int]], count: int) -> Grid:
 
 
 def _token_grid(graph: Graph, node: Node, count: int) -> tuple[Grid, int]:
-    """Tokens are a map's pixels, of the last map before them that has as many, or else of a square."""
+    """Tokens are the pixels, or the square patches, of the last map before them that has as many.
+
+    Where none has, nothing says where a token lies: to take as many for a square would draw them in wrong places.
+    """
     value = node.inputs[0]
     while value in graph.by_name:
         before = graph.by_name[value]
         for shape in (before.shape, *before.shapes):
-            if len(shape) == 3 and shape[1] * shape[2] in (count, count - 1) and shape[1] * shape[2] > 1:
-                return (shape[1], shape[2]), count - shape[1] * shape[2]
+            if len(shape) == 3:
+                grid = (shape[1], shape[2]) if before.shape == shape else _patches(shape, before.shape)
+                if grid is not None and grid[0] * grid[1] in (count, count - 1) and grid[0] * grid[1] > 1:
+                    return grid, count - grid[0] * grid[1]
         value = before.inputs[0]
-    for extra in (0, 1):
-        side = isqrt(count - extra)
-        if side > 1 and side * side == count - extra:
-            return (side, side), extra
     return None, 0
+
+
+def _patches(shape: tuple[int, ...], tokens: tuple[int, ...]) -> Grid:
+    """The grid of as many equal squares, side by side from the upper left, as a map became tokens."""
+    _, height, width = shape
+    grids = ((height // side, width // side) for side in range(1, min(height, width) + 1))
+    return next((grid for grid in grids if len(tokens) == 2 and grid[0] * grid[1] == tokens[0]), None)

@@ -383,3 +383,25 @@ def test_pictures_are_the_images_of_the_split(folder: Path) -> None:
     test = loader(plan)(plan.variants[0].data).test
     assert test is not None
     assert np.array_equal(arrays(folder, "gradcam")["images"], test.batch(np.array([4, 9])).transpose(0, 2, 3, 1))
+
+
+def test_of_a_vision_transformer_the_class_token_s_attention_is_drawn(tmp_path: Path) -> None:
+    graph = """\
+    patch:    {block: patch_embed, width: 8, patch: 4}
+    token:    {block: class_token}
+    position: {block: position_embedding, kind: learned_1d}
+    encoder:  {block: transformer, heads: 2, mlp_ratio: 2, repeat: 2}
+    head:     {block: token_classifier, pool: class}
+"""
+    start = SPEC.index("    stem:")
+    text = SPEC[:start] + graph + "ablation: {seeds: 1}\n"
+    folder = trained(tmp_path, text).folder
+    said = io.StringIO()
+    with redirect_stdout(said):
+        assert main(["explain", str(folder), "--images", "3,7"]) == 0
+    assert "no Grad-CAM: it pools no map" in said.getvalue()
+    assert [figure["name"] for figure in record_of(folder)["figures"]] == ["attention", "matrices", "heads-1"]
+    (heads,) = [values for name, values in arrays(folder, "heads-1").items() if name == "maps"]
+    assert heads.shape == (2, 2, 2, 3)  # images, heads, and a patch for each four by four pixels
+    page = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert "encoder.1.attn: what one pixel (the square) reads, by head" in page
