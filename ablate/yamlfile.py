@@ -108,7 +108,7 @@ def dump(data: Any) -> str:
     text: str = yaml.dump(
         _plain(data), Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=math.inf
     )
-    return text.removesuffix("...\n")
+    return text.removesuffix("...\n") if text.endswith("\n...\n") else text  # the mark behind a lone scalar
 
 
 def is_number(text: str) -> bool:

@@ -29,6 +29,7 @@ def _cut_header(data: bytes) -> bytes:
 
 FOUND = [
     *((target, _cut_header(seeds(target)[0])) for target in ("npz", "predictions")),
+    ("yaml", b"a: 2..."),  # written anew, it was 2
     ("pt", b"\x80\x02\x8e" + (1 << 45).to_bytes(8, "little")),  # a pickle with a text of that many bytes
 ]
 """Target and input at which a reader once ended otherwise."""

@@ -501,6 +501,8 @@ class TestParseValue:
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=30)
 TRICKY = st.sampled_from(
     [
+        "2...",
+        "...",
         "",
         " ",
         "no",
@@ -564,6 +566,10 @@ class Act(StrEnum):
 
 
 class TestDump:
+    @pytest.mark.parametrize("data", [{"a": "2..."}, {"a": "..."}, {"a": ["x", "y..."]}, {"a": "b\n..."}, {"a...": {}}])
+    def test_three_dots_at_the_end_are_text(self, data: dict[str, Any]) -> None:
+        assert loads(dump(data), "again.yaml") == data
+
     @given(st.dictionaries(TEXT | TRICKY, DATA, max_size=5))
     def test_what_is_dumped_is_read_back(self, data: dict[str, Any]) -> None:
         read = loads(dump(data) if data else "{}", "spec.yaml")
