@@ -30,7 +30,7 @@ from ablate import yamlfile
 from ablate.analysis.arms import arms_of
 from ablate.datasets.npz import Npz, NpzParams
 from ablate.datasets.parquet import Parquet, ParquetParams
-from ablate.design import study_plan
+from ablate.design import StudyPlan, study_plan
 from ablate.errors import UserError
 from ablate.expression import evaluate
 from ablate.pattern import Pattern
@@ -54,7 +54,7 @@ from ablate.store import (
 )
 from ablate.store.explained import RECORD, read_explained, save_explained
 from ablate.store.layout import EXPLAINED
-from ablate.store.records import sealed
+from ablate.store.records import plain, sealed
 from ablate.weights.checkpoint import read as read_weights
 from tests.conftest import REPOSITORY
 from tests.tabled import build, result, variant
@@ -127,16 +127,24 @@ def read_yaml(data: bytes) -> bool:
 
 
 def read_spec(data: bytes) -> bool:
-    """Its variants; of whatever is wrong it is said where it stands."""
+    """Its variants, those of what a study would record of it too; of whatever is wrong it is said where it stands."""
     with _folder() as folder:
         file = folder / "spec.yaml"
         file.write_bytes(data)
         try:
-            return bool(study_plan(load(file)).variants)
+            plan = study_plan(load(file))
         except UserError as error:
             unplaced = [problem for problem in error.problems if problem.place is None]
             assert all(str(file) in problem.message for problem in unplaced), unplaced
-    return False
+            return False
+        again = folder / "again.yaml"
+        again.write_text(yamlfile.dump(plain(plan.tree)), encoding="utf-8")
+        assert _identities(study_plan(load(again))) == _identities(plan)
+        return True
+
+
+def _identities(plan: StudyPlan) -> dict[str, tuple[str, str | None]]:
+    return {variant.name: (variant.identity, variant.baseline) for variant in plan.variants}
 
 
 def read_ablation(data: bytes) -> bool:
