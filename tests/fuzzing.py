@@ -342,10 +342,10 @@ def mutated(data: bytes, choice: random.Random) -> bytes:
     Of JSON also values, of a zip its members, of a database its cells and columns.
     """
     if data[:6] == b"SQLite" and choice.random() < 0.7:
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error, IndexError):
             return _rewritten(data, choice)
     if data[:2] == b"PK" and choice.random() < 0.9:
-        with suppress(zipfile.BadZipFile, ValueError, NotImplementedError):
+        with suppress(zipfile.BadZipFile, ValueError, NotImplementedError, IndexError):  # as of an archive of nothing
             return _repacked(data, choice)
     if choice.random() < 0.6:
         with suppress(ValueError):
