@@ -93,6 +93,14 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def becomes(self, expression: str) -> Any:
+        """Its value once that is true, or after ten seconds: what a click does may come a task later."""
+        look = f"const value = {expression}; value || Date.now() > end ? done(value) : setTimeout(look, 10)"
+        promise = f"new Promise(done => {{ const end = Date.now() + 10000; (function look() {{ {look} }})() }})"
+        answer = self.call("Runtime.evaluate", expression=promise, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
     def press(self, key: str, text: str = "") -> None:
         code = {"Tab": 9, "Enter": 13, "ArrowRight": 39, "Escape": 27, " ": 32}[key]
         for kind in ("keyDown", "keyUp"):

@@ -186,7 +186,7 @@ def test_a_link_opens_the_variant_and_paper_opens_all(browser: Browser) -> None:
     closed = "document.querySelectorAll('details:not([open])').length"
     before = browser.ask(closed)
     browser.point_at("#table tbody a", click=True)
-    assert browser.ask("document.getElementById('variant-0').open")
+    assert browser.becomes("document.getElementById('variant-0').open")
     assert browser.ask(closed) == before - 1
     browser.ask("dispatchEvent(new Event('beforeprint'))")
     assert browser.ask(closed) == 0
