@@ -176,6 +176,8 @@ class Study:
         code. The numbers of a picture are arrays by name.
         """
         known = {key: tuple(value) if isinstance(value, list) else value for key, value in wanted.items()}
+        if known.get("of_class") is not None:
+            known["of_class"] = str(known["of_class"])
         explain(self._store, known, sets=[] if root is None else [f"data.root={root}"], trust=trust)
         folder, found = self.folder / EXPLAINED, read_explained(self.folder)
         assert found is not None, "it was written"

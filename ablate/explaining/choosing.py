@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -38,6 +38,14 @@ class Wanted:
     """The class that Grad-CAM explains: the image's own, or the one that the variant predicts."""
     pixels: tuple[tuple[int, int], ...] = ()
     """Row and column in the image, of whose attention maps are made; else the middle, and the upper left quarter's."""
+
+    def __post_init__(self) -> None:
+        """``UserError``: a split, a class or a number that is none."""
+        for what, value, known in (("split", self.split, get_args(SplitName)), ("of", self.of, get_args(Of))):
+            if value not in known:
+                raise UserError(Problem(f"{what}: {value!r} is none of {', '.join(known)}"))
+        if self.count < 1:
+            raise UserError(f"count: {self.count} images")
 
 
 def chosen_images(

@@ -145,6 +145,15 @@ def test_from_python_it_is_what_the_command_draws(default: tuple[Path, str], fol
     few = ablate.Study(folder).explain(images=[3], variants=["plain"])
     assert [image["index"] for image in record_of(folder)["images"]] == [3]
     assert "gradcam" in few
+    assert "gradcam" in ablate.Study(folder).explain(of_class=2, count=1)
+    assert [image["label"] for image in record_of(folder)["images"]] == [2]
+    for wrong, said in (
+        ({"split": "train"}, "none of test, val"),
+        ({"of": "x"}, "none of true"),
+        ({"count": 0}, "0 images"),
+    ):
+        with pytest.raises(UserError, match=said):
+            ablate.Study(folder).explain(**wrong)
     with pytest.raises(UserError, match="whoever looks has to name the folder"):
         _moved(folder, "/elsewhere").explain()
 

@@ -19,6 +19,7 @@ from ablate.report.page.claims import claims
 from ablate.report.page.course import course
 from ablate.report.page.curves import curves
 from ablate.report.page.drawings import inlined
+from ablate.report.page.question import environment
 from ablate.report.page.tables import MOST_ROWS, shown
 from ablate.report.values import Cell, Column, Table
 from ablate.store import DIAGRAMS, Study
@@ -370,3 +371,10 @@ def test_nothing_is_a_landmark_or_a_stop_of_the_tab_key_without_need(text: str) 
 def test_expanding_needs_a_script_and_is_hidden_without(text: str) -> None:
     [folding] = [own for own in Seen(text).of("p") if own.get("id") == "folding"]
     assert "hidden" in folding
+
+
+def test_data_of_one_description_and_two_contents_are_two(tmp_path: Path) -> None:
+    told = {name: {"data": "own: 64 train", "data_hash": hash * 64} for name, hash in (("none", "a"), ("se", "b"))}
+    study = build(tmp_path, {"none": [97.0], "se": [97.5]}, more=told)
+    said = [text for term, text in environment(study) if term == "data, by content"]
+    assert said == [f"{hash * 64} (own: 64 train)" for hash in "ab"]

@@ -77,8 +77,8 @@ def environment(study: Study) -> Lines:
             lines += [(str(name), flow(version)) for name, version in value.items()]
         else:
             lines.append((str(key).replace("_", " "), "unknown" if value is None else flow(value)))
-    held = {str(each.get("data")): str(each["data_hash"]) for each in study.variants if each.get("data_hash")}
-    lines += [("data, by content", f"{hash} ({data})") for data, hash in held.items()]
+    held = {str(each["data_hash"]): each.get("data") for each in study.variants if each.get("data_hash")}
+    lines += [("data, by content", f"{hash} ({data})") for hash, data in held.items()]
     numerics = study.spec.get("numerics") or {}
     lines += [(f"numerics: {name}", flow(value)) for name, value in numerics.items()]
     return [(term, text) for term, text in lines if text]
