@@ -155,6 +155,12 @@ def test_a_patch_and_then_the_spec_s_own_values_are_the_spec(patch: Patch) -> No
     assert apply(spec(), assignments(patch), assignments(own)).tree == spec().tree
 
 
+def test_a_key_that_was_not_there_has_the_place_and_the_layer_of_who_put_it() -> None:
+    tree = apply(spec(), assignments({"train.batch_size": 8}, "g=b")).tree
+    for places in (tree["train"].keys_at, tree["train"].values_at):
+        assert (str(places["batch_size"]), places["batch_size"].layer) == ("small.yaml:9:1", "g=b")
+
+
 def test_a_patch_is_the_same_after_another_changed_what_it_put_there() -> None:
     put = assignments({"network.insert.attention": {"block": "se", "reduction": 4, "at": "after stem"}})
     change = assignments({"network.insert.attention.reduction": 8}, "g=b")
