@@ -34,7 +34,7 @@ def bring(file: Path) -> ModuleType:
         message = f"'{file.name}' can't be called so: there is a module '{name}' already"
         raise UserError(Problem(message, hint="choose another name for the file"))
     if known is not None and known[0] != file:
-        if is_as_run(file) and name in sys.modules:
+        if known[1] == content and name in sys.modules and _same_helpers(known[0].parent, file.parent):
             return sys.modules[name]  # a copy, such as a study keeps
         message = f"'{file}' and '{known[0]}' have one name, and this process has run the other"
         raise UserError(Problem(message, hint="choose another name for one of them"))
@@ -77,15 +77,12 @@ def _helpers_changed(folder: Path) -> bool:
     )
 
 
-def is_as_run(file: Path) -> bool:
-    """Whether a file of its name and content was run, and what that imported from its folder is beside it as it was."""
-    if file.stem not in _brought:
-        return False
-    (run, content) = _brought[file.stem]
-    helpers = [(held.name, text) for held, text in _helpers.values() if held.parent == run.parent]
+def _same_helpers(folder: Path, other: Path) -> bool:
+    """Whether what was imported from a folder lies in another, too, as it was."""
     return all(
-        (file.parent / name).is_file() and (file.parent / name).read_bytes() == text
-        for name, text in [(file.name, content), *helpers]
+        (other / file.name).is_file() and (other / file.name).read_bytes() == content
+        for file, content in _helpers.values()
+        if file.parent == folder
     )
 
 

@@ -20,7 +20,6 @@ from ablate.design import StudyPlan, Variant, budget_set, more_seeds, resized_by
 from ablate.diagram import Drawing, drawing_of, fold, kinds_of, svg
 from ablate.errors import Problem, UserError, listed
 from ablate.numerics import Numerics, process_settings
-from ablate.own_code import is_as_run
 from ablate.placing import available_cpus
 from ablate.resolving import Resolved, on_this_machine, resolved
 from ablate.store import CODE, Study, seeds_of, study_folder
@@ -253,14 +252,11 @@ def create_study(prepared: Prepared) -> Study:
 def spec_to_keep(tree: Mapping[str, Any], numerics: Numerics) -> tuple[dict[str, Any], dict[str, bytes]]:
     """A study's spec, with its numerics, and the files of the study's ``code/``, which the spec then uses.
 
-    So the study can be opened and repeated when the user's own files have changed, or are elsewhere. Where they have
-    changed since they were run, none is kept, and the spec says where they lay.
+    So the study can be opened and repeated when the user's own files have changed, or are elsewhere.
     """
     spec = {**tree, "numerics": numerics.as_dict()}
     files = [Path(name) for name in tree.get("use") or ()]
     code: dict[str, bytes] = {}
-    if not all(map(is_as_run, files)):
-        return spec, {}
     for file in files:
         for name, content in files_beside(file).items():
             if code.setdefault(name, content) != content:

@@ -236,17 +236,6 @@ print(*again.results())
     assert ran.stdout.split() == ["2.0", *trials]
 
 
-@pytest.mark.parametrize("gone", [False, True])
-def test_files_that_have_changed_since_they_were_run_are_not_kept_as_what_was_run(folder: Path, gone: bool) -> None:
-    spec = ablate.load(folder / "spec.yaml", trust=True)
-    file = folder / "own_swirl.py"
-    file.unlink() if gone else file.write_text(file.read_text().replace("2.0", "5.0"))
-    study = ablate.sweep(spec, folder=folder / "study", executor="local", cache=False)
-    assert [result["status"] for result in study.results().values()] == ["finished"]
-    assert study.spec["use"] == [str(file)]
-    assert not (folder / "study" / "code").exists()
-
-
 def test_kept_code_that_was_edited_is_not_taken_for_what_was_trained(folder: Path) -> None:
     spec = ablate.load(folder / "spec.yaml", trust=True)
     ablate.sweep(spec, folder=folder / "study", executor="local", cache=False)
