@@ -93,15 +93,6 @@ def outside_digests(kinds: Iterable[type]) -> dict[str, str]:
     }
 
 
-def files_beside(file: Path) -> dict[str, bytes]:
-    """Relative path → content, of a file in no package and of all that it imports, directly or not, from its folder."""
-    root = file.parent
-    found = {}
-    for source in _sources(file, file.stem).values():
-        found[source.relative_to(root).as_posix()] = source.read_bytes()
-    return found
-
-
 def remember(kind: type) -> None:
     """Read the source of a class that is being registered, before somebody edits it."""
     outside_digest(kind)
@@ -162,25 +153,20 @@ def _read(module: ModuleType) -> dict[str, bytes] | None:
 
 
 def _files(file: Path, module: str) -> dict[str, bytes]:
-    """Name → content of ``_sources``."""
-    return {name: source.read_bytes() for name, source in _sources(file, module).items()}
-
-
-def _sources(file: Path, module: str) -> dict[str, Path]:
     """The module's file, and every file that it imports, directly or not, from its package or its folder."""
     inside = module.split(".") + (["__init__"] if file.name == "__init__.py" else [])
     packaged = len(inside) > 1 and file.with_suffix("").parts[-len(inside) :] == tuple(inside)
     root = file.parents[len(inside) - 1] if packaged else file.parent
     alone = not packaged and bool({"site-packages", "dist-packages"} & set(root.parts))
-    found: dict[str, Path] = {}
+    found: dict[str, bytes] = {}
     waiting = [(module if packaged else file.stem, file)]
     while waiting:
         name, source = waiting.pop()
         if name in found:
             continue
-        found[name] = source
+        found[name] = source.read_bytes()
         package = name if source.name == "__init__.py" else name.rpartition(".")[0]
-        for wanted in () if alone else _imports(source.read_bytes(), package):
+        for wanted in () if alone else _imports(found[name], package):
             first = wanted.partition(".")[0]
             if first == inside[0] or (first != "ablate" and not packaged):
                 waiting += [(wanted, path) for path in _modules_at(root, wanted)]

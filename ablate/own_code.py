@@ -34,8 +34,6 @@ def bring(file: Path) -> ModuleType:
         message = f"'{file.name}' can't be called so: there is a module '{name}' already"
         raise UserError(Problem(message, hint="choose another name for the file"))
     if known is not None and known[0] != file:
-        if known[1] == content and name in sys.modules and _same_helpers(known[0].parent, file.parent):
-            return sys.modules[name]  # a copy, such as a study keeps
         message = f"'{file}' and '{known[0]}' have one name, and this process has run the other"
         raise UserError(Problem(message, hint="choose another name for one of them"))
     _forget(file.parent)
@@ -74,15 +72,6 @@ def _helpers_changed(folder: Path) -> bool:
     return any(
         file.parent == folder and (not file.is_file() or file.read_bytes() != content)
         for file, content in _helpers.values()
-    )
-
-
-def _same_helpers(folder: Path, other: Path) -> bool:
-    """Whether what was imported from a folder lies in another, too, as it was."""
-    return all(
-        (other / file.name).is_file() and (other / file.name).read_bytes() == content
-        for file, content in _helpers.values()
-        if file.parent == folder
     )
 
 

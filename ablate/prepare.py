@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ablate.certify import Certificate, Certifier, failed
-from ablate.code import files_beside
 from ablate.data.dataset import DataSpec, ImageData
 from ablate.data.dataset import load as load_data
 from ablate.design import StudyPlan, Variant, budget_set, more_seeds, resized_by, root_is_trusted, trial_hash
@@ -22,7 +21,7 @@ from ablate.errors import Problem, UserError, listed
 from ablate.numerics import Numerics, process_settings
 from ablate.placing import available_cpus
 from ablate.resolving import Resolved, on_this_machine, resolved
-from ablate.store import CODE, Study, seeds_of, study_folder
+from ablate.store import Study, seeds_of, study_folder
 from ablate.train import Trial, time_steps, trial_of
 
 PACKAGES = ("ablate-harness", "torch", "torchvision", "ray", "numpy", "pydantic", "fvcore")
@@ -243,25 +242,10 @@ def create_study(prepared: Prepared) -> Study:
     untuned = [variant.name for variant in prepared.plan.distinct if variant.tuning is None]
     if prepared.plan.tree.get("tune") and untuned:
         raise ValueError(f"variants are to be tuned first (tuning.tuned): {', '.join(untuned)}")
-    spec, code = spec_to_keep(prepared.plan.tree, prepared.numerics)
+    spec = {**prepared.plan.tree, "numerics": prepared.numerics.as_dict()}
     return Study.create(
-        prepared.folder, spec, variant_records(prepared), environment(), diagrams_of(prepared.plan.variants), code
+        prepared.folder, spec, variant_records(prepared), environment(), diagrams_of(prepared.plan.variants)
     )
-
-
-def spec_to_keep(tree: Mapping[str, Any], numerics: Numerics) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """A study's spec, with its numerics, and the files of the study's ``code/``, which the spec then uses.
-
-    So the study can be opened and repeated when the user's own files have changed, or are elsewhere.
-    """
-    spec = {**tree, "numerics": numerics.as_dict()}
-    files = [Path(name) for name in tree.get("use") or ()]
-    code: dict[str, bytes] = {}
-    for file in files:
-        for name, content in files_beside(file).items():
-            if code.setdefault(name, content) != content:
-                return spec, {}  # two folders have files of one name: neither is all of it
-    return (spec | {"use": [f"{CODE}/{file.name}" for file in files]}) if files else spec, code
 
 
 def diagrams_of(variants: Iterable[Variant]) -> dict[str, str]:

@@ -30,5 +30,5 @@ def test_every_file_that_is_named_is_one_of_a_study() -> None:
     known = {value for name, value in vars(layout).items() if name.isupper() and isinstance(value, str)}
     named = set(re.findall(r"[a-z]+\.(?:yaml|jsonl|json|npz|pt|sqlite)", text))
     assert named <= known
-    folders = {layout.TRIALS, layout.REPORT, layout.TUNING, layout.TRACKING, layout.EXPLAINED, layout.CODE}
+    folders = {layout.TRIALS, layout.REPORT, layout.TUNING, layout.TRACKING, layout.EXPLAINED}
     assert known - named <= {layout.LOCK, *folders}

@@ -17,7 +17,7 @@ from ablate.events import Event
 from ablate.execute import Work
 from ablate.known import Known
 from ablate.outcomes import FAILED
-from ablate.prepare import environment, spec_to_keep
+from ablate.prepare import environment
 from ablate.progress import Progress
 from ablate.proposing import Proposer
 from ablate.searching.candidates import Candidates
@@ -44,8 +44,7 @@ def search(
     ``UserError``: the study is in use or of another space, or nothing can go on; ``KeyboardInterrupt``: interrupted.
     """
     plan, settled = prepared.plan, prepared.settled
-    spec, code = spec_to_keep(plan.tree, settled.numerics)
-    study = Study.create(prepared.folder, spec, [], environment(), code=code)
+    study = Study.create(prepared.folder, {**plan.tree, "numerics": settled.numerics.as_dict()}, [], environment())
     progress = progress or Progress()
     policy = search_policy(prepared)
     with study.hold():

@@ -24,7 +24,6 @@ from ablate.store.growing import MAY_CHANGE, begun_with, seeds_of
 from ablate.store.layout import (
     CERTIFICATES,
     CHECKPOINT,
-    CODE,
     DIAGRAMS,
     ENVIRONMENT,
     EVENTS,
@@ -55,7 +54,6 @@ from ablate.store.tracking import Trackers
 __all__ = [
     "CERTIFICATES",
     "CHECKPOINT",
-    "CODE",
     "DIAGRAMS",
     "ENVIRONMENT",
     "EVENTS",

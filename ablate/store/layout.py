@@ -28,8 +28,6 @@ TRACKING = "tracking"
 """What the study's trackers were sent."""
 EXPLAINED = "explained"
 """What was drawn of its networks: attention, gates, Grad-CAM."""
-CODE = "code"
-"""What the spec's ``use`` names, and what that imports from beside it, as it was run."""
 LOCK = ".lock"
 """Of the study, and of each trial that somebody works on."""
 TRIAL, METRICS, PREDICTIONS, CHECKPOINT, STATE, RESULT = (
@@ -49,7 +47,6 @@ _OUR_FILES = {
     *(SPEC, CERTIFICATES, ENVIRONMENT, DIAGRAMS, TRIALS, EXPOSURES, EVENTS, PROPOSALS, JOURNAL, TUNING, REPORT, LOCK),
     TRACKING,
     EXPLAINED,
-    CODE,
     *(INDEX + suffix for suffix in ("", "-wal", "-shm", "-journal")),
 }
 

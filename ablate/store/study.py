@@ -18,7 +18,6 @@ from ablate.store.index import BEGUN, Entry
 from ablate.store.keeping import Keeper, rebuilt
 from ablate.store.layout import (
     CERTIFICATES,
-    CODE,
     DIAGRAMS,
     ENVIRONMENT,
     EVENTS,
@@ -77,12 +76,10 @@ class Study(Trials):
         variants: list[dict[str, Any]],
         environment: dict[str, Any],
         diagrams: Mapping[str, str] | None = None,
-        code: Mapping[str, bytes] | None = None,
     ) -> Study:
         """A new study, or an existing one that goes on or grows (``growing``), whose records are brought up to date.
 
-        ``diagrams``: what ``diagrams()`` will return; None leaves them as they are. ``code``: files of ``code/``, by
-        their paths in it.
+        ``diagrams``: what ``diagrams()`` will return; None leaves them as they are.
 
         Errors (UserError): the folder holds a study of another spec, or something that is no study; another process
         holds it; it cannot be written.
@@ -104,7 +101,6 @@ class Study(Trials):
             write_json(folder / CERTIFICATES, records.sealed({"format": FORMAT, "variants": variants, **search}))
             if diagrams is not None:
                 write_json(folder / DIAGRAMS, records.sealed({"format": FORMAT, "diagrams": dict(diagrams)}))
-            _write_code(folder / CODE, code or {})
             # Last, since it is what makes the folder a study.
             write(folder / SPEC, records.spec_file(spec))
             study = cls(folder, spec, variants, environment)
@@ -328,15 +324,6 @@ class Study(Trials):
             path.parent.mkdir(exist_ok=True)
         write(path, text.encode())
         return path
-
-
-def _write_code(folder: Path, code: Mapping[str, bytes]) -> None:
-    if code and folder.is_symlink():
-        raise UserError(Problem(f"{folder} is a link: code is not kept elsewhere", hint="remove it"))
-    for name, content in code.items():
-        with writing(folder):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write(folder / name, content)
 
 
 def _check_variants(variants: list[dict[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from ablate.errors import Problem, UserError
 from ablate.execute import Work
 from ablate.grammar import ReportSpec
 from ablate.known import Known
-from ablate.prepare import environment, loader, spec_to_keep
+from ablate.prepare import environment, loader
 from ablate.progress import Progress
 from ablate.proposing import Proposer, Pruner
 from ablate.resolving import resolved
@@ -103,8 +103,7 @@ def _run(
     data_of = without_test(loader(own))
     settled = resolved(own, data_of, folder=folder / TUNING, concurrent=concurrent)
     at_once = settled.placement.concurrent if concurrent or own.execution.max_concurrent != "auto" else None
-    spec, code = spec_to_keep(own.tree, settled.numerics)
-    study = Study.create(folder / TUNING, spec, [], environment(), code=code)
+    study = Study.create(folder / TUNING, {**own.tree, "numerics": settled.numerics.as_dict()}, [], environment())
     policy = policy_of(own.execution)
     with study.hold():
         work = Work({}, {}, data_of, settled, at_once)
