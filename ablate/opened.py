@@ -175,10 +175,7 @@ class Study:
         command's options. ``root``: where the images lie, if that is outside the study; ``trust``: let its spec name
         code. The numbers of a picture are arrays by name.
         """
-        known = {key: tuple(value) if isinstance(value, list) else value for key, value in wanted.items()}
-        if known.get("of_class") is not None:
-            known["of_class"] = str(known["of_class"])
-        explain(self._store, known, sets=[] if root is None else [f"data.root={root}"], trust=trust)
+        explain(self._store, wanted, sets=[] if root is None else [f"data.root={root}"], trust=trust)
         folder, found = self.folder / EXPLAINED, read_explained(self.folder)
         assert found is not None, "it was written"
         pictures = {}
@@ -229,7 +226,8 @@ class Study:
 def explain(store: Store, wanted: Mapping[str, Any], *, sets: Sequence[str] = (), trust: bool = False) -> Explanation:
     """Look at a study's networks. ``wanted``: the fields of ``explaining.Wanted``; ``sets``: where things lie now.
 
-    Errors (UserError): its images lie elsewhere, and the caller has named no folder; what ``explaining.explain`` says.
+    Errors (UserError): its images lie elsewhere, and the caller has named no folder; no such field, or not of its type;
+    what ``explaining.explain`` says.
     """
     root = (store.spec.get("data") or {}).get("root")
     named = any(text.startswith("data.root") for text in sets)
@@ -237,13 +235,19 @@ def explain(store: Store, wanted: Mapping[str, Any], *, sets: Sequence[str] = ()
         message = f"the images of {store.folder} lie in {root}, outside the study: whoever looks has to name the folder"
         again = shlex.join(["--set", f"data.root={root}"])
         raise UserError(Problem(message, hint=f"add {again} (from Python: root=)"))
+    from pydantic import ValidationError
+
+    from ablate.diagnose import problems
     from ablate.explaining import Wanted
     from ablate.explaining import explain as look
     from ablate.explaining.make import check_explainable
     from ablate.spec import load
     from ablate.tuning import as_far_as_tuned, planned
 
-    choice = Wanted(**wanted)
+    try:
+        choice = Wanted.model_validate(wanted)
+    except ValidationError as error:
+        raise UserError(problems(error, wanted, model=Wanted)) from None
     check_explainable(store, choice)
     spec = load(store.folder / SPEC, sets=sets, trust=trust)
     return look(as_far_as_tuned(planned(spec), store.folder), store, choice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -228,7 +229,7 @@ def new_study(name: str, folder: Path) -> list[Path]:
     _check_printable(folder)
     file = folder / f"{name}.yaml"
     texts = {file: STUDY.format(name=name, written=dump(name).strip(), file=file, schema=SCHEMA)}
-    if not (folder / SCHEMA).exists():
+    if not os.path.lexists(folder / SCHEMA):
         texts[folder / SCHEMA] = (files("ablate") / "spec.schema.json").read_text(encoding="utf-8")
     return _written(texts)
 
@@ -275,7 +276,7 @@ def _check_printable(folder: Path) -> None:
 def _written(texts: dict[Path, str]) -> list[Path]:
     """New files, all or none of them. ``UserError`` where one is there already, or can't be written."""
     for file in texts:
-        if file.exists():
+        if os.path.lexists(file):
             raise UserError(Problem(f"{file} is there already", hint="another name, or delete it first"))
     for file, text in texts.items():
         try:

@@ -41,7 +41,8 @@ def main() -> int:
 
 def mutate(target: str, options: argparse.Namespace) -> int:
     """Mutations of sound inputs, and of what they became; 1 where something was found."""
-    from tests.fuzzing import TARGETS, mutated, seeds
+    from tests.fuzzing import TARGETS, seeds
+    from tests.mutations import mutated
 
     signal.signal(signal.SIGALRM, _too_long)
     choice = random.Random(f"{target} {options.seed}")

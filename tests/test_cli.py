@@ -291,6 +291,10 @@ def test_a_new_study_overwrites_nothing_and_needs_a_name_that_can_be_a_folders(
     assert run("new", "study", "mine", "--folder", str(tmp_path)) == 2
     assert "mine.yaml is there already; another name, or delete it first" in capsys.readouterr().err
     assert (tmp_path / "mine.yaml").read_text() == "name: precious"
+    (tmp_path / "ablate.schema.json").unlink()
+    (tmp_path / "ablate.schema.json").symlink_to("nowhere")
+    assert run("new", "study", "linked", "--folder", str(tmp_path)) == 0
+    (tmp_path / "ablate.schema.json").unlink()
     (tmp_path / "ablate.schema.json").write_text("{}")
     assert run("new", "study", "other", "--folder", str(tmp_path)) == 0
     assert (tmp_path / "ablate.schema.json").read_text() == "{}"

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzzing import TARGETS, mutated, seeds
+from tests.fuzzing import TARGETS, seeds
+from tests.mutations import mutated
 
 QUICK = {"yaml", "pattern", "expression", "ablation", "npz", "parquet", "safetensors", "pt"}
 

@@ -15,21 +15,9 @@ from ablate.design import study_plan
 from ablate.errors import Place, UserError
 from ablate.spec import Assignment, load, split_path
 from ablate.spec.assignments import Spec, apply
+from tests.fuzzing import SMALL
 
-TREE = """\
-name: small
-data: {name: fake, shape: [1, 8, 8], classes: 3, val: 0.25}
-train: {epochs: 1, optimizer: {name: sgd, lr: 0.1}}
-network:
-  params: {k: 1}
-  graph:
-    stem: {block: conv_bn_act, width: 4*$k, kernel: 3}
-    stage1: {block: basic, width: 4, repeat: 2}
-    head: {block: classifier}
-  insert:
-    attention: {block: se, reduction: 2, at: after stage*}
-  set: {stage1.*.conv1: {kernel: 5}}
-"""
+TREE = SMALL.partition("ablation:")[0] + "  set: {stage1.*.conv1: {kernel: 5}}\n"
 VALUES: dict[str, list[Any]] = {
     "train.epochs": [2, 3],
     "train.optimizer.lr": [0.2, 0.3],
@@ -156,9 +144,9 @@ def test_a_patch_and_then_the_spec_s_own_values_are_the_spec(patch: Patch) -> No
 
 
 def test_a_key_that_was_not_there_has_the_place_and_the_layer_of_who_put_it() -> None:
-    tree = apply(spec(), assignments({"train.batch_size": 8}, "g=b")).tree
+    tree = apply(spec(), assignments({"train.precision": "fp32"}, "g=b")).tree
     for places in (tree["train"].keys_at, tree["train"].values_at):
-        assert (str(places["batch_size"]), places["batch_size"].layer) == ("small.yaml:9:1", "g=b")
+        assert (str(places["precision"]), places["precision"].layer) == ("small.yaml:9:1", "g=b")
 
 
 def test_a_patch_is_the_same_after_another_changed_what_it_put_there() -> None:

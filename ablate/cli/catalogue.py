@@ -67,7 +67,8 @@ def _new_study(options: argparse.Namespace) -> int:
     file, *schema = new_study(options.name, options.folder)
     print(f"wrote {file}")
     for path in schema:
-        print(f"wrote {path}: editors complete and check specs by it (ablate schema -o {path} has what you add)")
+        again = shlex.join(["ablate", "schema", "-o", str(path)])
+        print(f"wrote {path}: editors complete and check specs by it ({again} has what you add)")
     print(f"next: ablate check {shlex.quote(str(file))}")
     return 0
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from ablate.errors import Problem, UserError, did_you_mean
 
@@ -16,9 +16,10 @@ MOST_IMAGES = 64
 LONGEST_LIST = 5
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(BaseModel):
     """What somebody wants to see; what is left open is chosen by rule, so that the same is chosen again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     images: tuple[int, ...] = ()
     """Their places in the split, from 0; all others of these choices then have no say."""
@@ -26,7 +27,7 @@ class Wanted:
     """A class by its name, or by its number."""
     disagree: tuple[str, str] | None = None
     """Two variants: images that they take for different classes."""
-    count: int = 5
+    count: PositiveInt = 5
     split: SplitName = "test"
     variants: tuple[str, ...] = ()
     seed: int | None = None
@@ -38,14 +39,6 @@ class Wanted:
     """The class that Grad-CAM explains: the image's own, or the one that the variant predicts."""
     pixels: tuple[tuple[int, int], ...] = ()
     """Row and column in the image, of whose attention maps are made; else the middle, and the upper left quarter's."""
-
-    def __post_init__(self) -> None:
-        """``UserError``: a split, a class or a number that is none."""
-        for what, value, known in (("split", self.split, get_args(SplitName)), ("of", self.of, get_args(Of))):
-            if value not in known:
-                raise UserError(Problem(f"{what}: {value!r} is none of {', '.join(known)}"))
-        if self.count < 1:
-            raise UserError(f"count: {self.count} images")
 
 
 def chosen_images(

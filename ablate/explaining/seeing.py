@@ -244,24 +244,21 @@ def _fitting(grids: list[tuple[int, int]], count: int) -> Grid:
 
 
 def _token_grid(graph: Graph, node: Node, count: int) -> tuple[Grid, int]:
-    """Tokens are the pixels, or the square patches, of the last map before them that has as many.
+    """Tokens are the pixels of the last map before them that has as many, or the patches of a block that has ``patch``.
 
-    Where none has, nothing says where a token lies: to take as many for a square would draw them in wrong places.
+    ``patch``: a parameter, the side of a patch in pixels. Where nothing says so, nothing is drawn: what has
+    the number of some grid by chance would be drawn in wrong places.
     """
     value = node.inputs[0]
     while value in graph.by_name:
         before = graph.by_name[value]
+        stated = getattr(before.params, "patch", None)
+        patch = stated if isinstance(stated, int) and stated > 0 else 1
         for shape in (before.shape, *before.shapes):
             if len(shape) == 3:
-                grid = (shape[1], shape[2]) if before.shape == shape else _patches(shape, before.shape)
-                if grid is not None and grid[0] * grid[1] in (count, count - 1) and grid[0] * grid[1] > 1:
-                    return grid, count - grid[0] * grid[1]
+                side = 1 if shape == before.shape else patch
+                height, width = shape[1] // side, shape[2] // side
+                if height * width in (count, count - 1) and height * width > 1:
+                    return (height, width), count - height * width
         value = before.inputs[0]
     return None, 0
-
-
-def _patches(shape: tuple[int, ...], tokens: tuple[int, ...]) -> Grid:
-    """The grid of as many equal squares, side by side from the upper left, as a map became tokens."""
-    _, height, width = shape
-    grids = ((height // side, width // side) for side in range(1, min(height, width) + 1))
-    return next((grid for grid in grids if len(tokens) == 2 and grid[0] * grid[1] == tokens[0]), None)

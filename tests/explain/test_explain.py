@@ -148,9 +148,12 @@ def test_from_python_it_is_what_the_command_draws(default: tuple[Path, str], fol
     assert "gradcam" in ablate.Study(folder).explain(of_class=2, count=1)
     assert [image["label"] for image in record_of(folder)["images"]] == [2]
     for wrong, said in (
-        ({"split": "train"}, "none of test, val"),
-        ({"of": "x"}, "none of true"),
-        ({"count": 0}, "0 images"),
+        ({"split": "train"}, "split"),
+        ({"imges": [3]}, "did you mean .images"),
+        ({"images": 5}, "images"),
+        ({"of": "x"}, "of"),
+        ({"nodes": "stem"}, "nodes"),
+        ({"count": 0}, "count"),
     ):
         with pytest.raises(UserError, match=said):
             ablate.Study(folder).explain(**wrong)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from ablate.design import Variant, as_written
 from ablate.errors import UserError
 from ablate.explaining.cams import grad_cam, last_map, layer_of
 from ablate.explaining.looking import AttentionMaps
-from ablate.explaining.seeing import CHECKED, Seen, seen
+from ablate.explaining.seeing import CHECKED, Seen, _token_grid, seen
 from ablate.spec import load
 from tests.conftest import REPOSITORY
 
@@ -230,3 +231,23 @@ def test_a_layer_that_is_none_or_has_no_map_is_refused() -> None:
         layer_of(variant.network.graph, "sten", "small")
     with pytest.raises(UserError, match="no height and width"):
         layer_of(variant.network.graph, "head", "small")
+
+
+@pytest.mark.parametrize(
+    ("image", "tokens", "params", "expected"),
+    [
+        ((3, 8, 12), 6, {"patch": 4}, ((2, 3), 0)),
+        ((3, 8, 12), 7, {"patch": 4}, ((2, 3), 1)),  # a block that adds its token itself
+        ((3, 8, 32), 16, {"patch": 4}, ((2, 8), 0)),  # as many as a square has
+        ((3, 10, 30), 30, {"width": 8}, (None, 0)),  # patches of 2 by 5, or of 3 by 3: who knows
+        ((3, 32, 32), 16, {"width": 8}, (None, 0)),  # sixteen latents, which lie nowhere
+        ((3, 4, 4), 16, {}, ((4, 4), 0)),
+        ((3, 8, 12), 6, {"patch": (4, 4)}, (None, 0)),
+    ],
+)
+def test_a_token_lies_where_its_block_says_or_nowhere(
+    image: tuple[int, ...], tokens: int, params: dict[str, Any], expected: tuple[Any, int]
+) -> None:
+    embed = SimpleNamespace(inputs=("input",), shapes=(image,), shape=(tokens, 8), params=SimpleNamespace(**params))
+    graph: Any = SimpleNamespace(by_name={"embed": embed})
+    assert _token_grid(graph, cast(Any, SimpleNamespace(inputs=("embed",))), tokens) == expected
