@@ -8,18 +8,19 @@ every trial that uses it.
 
 from __future__ import annotations
 
-import ast
 import copyreg
 import dis
 import hashlib
 import inspect
 import secrets
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
+
+from ablate.sources import sources
 
 PACKAGE = Path(__file__).parent
 READERS = frozenset(
@@ -57,9 +58,9 @@ def code_digest() -> str:
 
     They are read when this module is imported, early in whatever trains: what is edited later is not what runs.
     """
-    sources = {path.relative_to(PACKAGE): path for path in PACKAGE.rglob("*.py")}
+    files = {path.relative_to(PACKAGE): path for path in PACKAGE.rglob("*.py")}
     return _digest(
-        (name.as_posix(), path.read_bytes()) for name, path in sorted(sources.items()) if name.parts[0] not in READERS
+        (name.as_posix(), path.read_bytes()) for name, path in sorted(files.items()) if name.parts[0] not in READERS
     )
 
 
@@ -147,57 +148,11 @@ def _read(module: ModuleType) -> dict[str, bytes] | None:
             file = inspect.getsourcefile(module)
         except TypeError:
             file = None
-        found = _files(Path(file), module.__name__) if file is not None and Path(file).is_file() else None
+        found = None
+        if file is not None and Path(file).is_file():
+            found = {name: source.content for name, source in sources(Path(file), module.__name__).items()}
         _have_read[id(loaded)] = (loaded, found)
     return _have_read[id(loaded)][1]
-
-
-def _files(file: Path, module: str) -> dict[str, bytes]:
-    """The module's file, and every file that it imports, directly or not, from its package or its folder."""
-    inside = module.split(".") + (["__init__"] if file.name == "__init__.py" else [])
-    packaged = len(inside) > 1 and file.with_suffix("").parts[-len(inside) :] == tuple(inside)
-    root = file.parents[len(inside) - 1] if packaged else file.parent
-    alone = not packaged and bool({"site-packages", "dist-packages"} & set(root.parts))
-    found: dict[str, bytes] = {}
-    waiting = [(module if packaged else file.stem, file)]
-    while waiting:
-        name, source = waiting.pop()
-        if name in found:
-            continue
-        found[name] = source.read_bytes()
-        package = name if source.name == "__init__.py" else name.rpartition(".")[0]
-        for wanted in () if alone else _imports(found[name], package):
-            first = wanted.partition(".")[0]
-            if first == inside[0] or (first != "ablate" and not packaged):
-                waiting += [(wanted, path) for path in _modules_at(root, wanted)]
-    return found
-
-
-def _modules_at(root: Path, name: str) -> list[Path]:
-    place = root.joinpath(*name.split("."))
-    return [path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()]
-
-
-def _imports(source: bytes, package: str) -> Iterator[str]:
-    """The full names of all that a source imports, as if all were modules; what is relative is so to ``package``."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from _with_parents(alias.name)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join(part for part in [*above, node.module or ""] if part)
-            for alias in node.names:
-                yield from _with_parents(f"{base}.{alias.name}" if base else alias.name)
-
-
-def _with_parents(name: str) -> Iterator[str]:
-    parts = name.split(".")
-    return (".".join(parts[:count]) for count in range(1, len(parts) + 1))
 
 
 def _functions(value: Any) -> list[FunctionType]:

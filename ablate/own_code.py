@@ -3,6 +3,9 @@
 Such a file is run, and so it takes ``--trust`` on the command line. It becomes a module that is called as the file is,
 and what it registers is known to everything by its name, as what an installed package brings is. Its folder stays at
 the end of ``sys.path``, so that processes that are started here find it; others are sent the code itself.
+
+A trial is known by what such a file and its imports from beside it hold, so that and nothing else must be what runs:
+what has changed is run anew, with all that may use it, and a file is refused whose imports would come from elsewhere.
 """
 
 from __future__ import annotations
@@ -10,34 +13,48 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from contextlib import redirect_stdout
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
 from ablate.errors import Problem, UserError, printable
+from ablate.sources import INSTALLED, Source, sources, with_parents
 
-_brought: dict[str, tuple[Path, bytes]] = {}
-"""Module → its file, and what that held when it was run."""
+_brought: dict[str, dict[str, Source]] = {}
+"""Module of a file that was run → all that it is made of: module → source, itself among them."""
+_as_run: dict[str, Source] = {}
+"""Each of all these modules → what it was when it was run."""
 
 
 def bring(file: Path) -> ModuleType:
-    """Run a file, once for each content that it has. ``UserError`` says why that can't be."""
-    name = file.stem
+    """Run a file, once for each content that it and its imports have. ``UserError`` says why that can't be."""
     problem = _problem(file)
     if problem is not None:
         raise UserError(problem)
-    content = file.read_bytes()
-    known = _brought.get(name)
-    if known == (file, content) and name in sys.modules and not _helpers_changed(file.parent):
-        return sys.modules[name]
-    if known is None and _exists_elsewhere(name, file.parent):
-        message = f"'{file.name}' can't be called so: there is a module '{name}' already"
-        raise UserError(Problem(message, hint="choose another name for the file"))
-    if known is not None and known[0] != file:
-        message = f"'{file}' and '{known[0]}' have one name, and this process has run the other"
-        raise UserError(Problem(message, hint="choose another name for one of them"))
-    _forget(file.parent)
-    return _run(file, content)
+    importlib.invalidate_caches()
+    name, made_of = file.stem, sources(file, file.stem)
+    changed = {part for part, source in made_of.items() if _as_run.get(part) != source}
+    changed |= _brought.get(name, made_of).keys() ^ made_of.keys()
+    if changed or name not in sys.modules:
+        changed.add(name)
+        _forget(other for other, parts in _brought.items() if parts.keys() & changed and _is_of(file.parent, other))
+        _go_through(file, made_of)
+        _run(file, made_of)
+    _brought[name] = made_of
+    return sys.modules[name]
+
+
+def is_taken(name: str) -> bool:
+    """Whether a file of that name would hide a module that is there already, or be hidden by it."""
+    return name in sys.modules or name in sys.stdlib_module_names or _found(name) is not None
+
+
+def sent_whole() -> list[ModuleType]:
+    """The modules that other processes can't be told of by name: these files, and what they import from beside them."""
+    names = {name for made_of in _brought.values() for part in made_of for name in with_parents(part)}
+    return [sys.modules[name] for name in sorted(names) if name in sys.modules]
 
 
 def _problem(file: Path) -> Problem | None:
@@ -48,69 +65,95 @@ def _problem(file: Path) -> Problem | None:
     return None
 
 
-def is_taken(name: str) -> bool:
-    """Whether a file of that name would hide a module that is there already, or be hidden by it."""
-    return _exists_elsewhere(name, Path())
+def _is_of(folder: Path, brought: str) -> bool:
+    return _brought[brought][brought].path.parent == folder
 
 
-def _exists_elsewhere(name: str, folder: Path) -> bool:
-    """Whether the name means another module, which the file would hide, or be hidden by."""
-    if name in sys.modules or name in sys.stdlib_module_names:
-        return True
-    try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return False
-    return found is not None and (found.origin is None or Path(found.origin).resolve().parent != folder)
+def _forget(brought: Iterable[str]) -> None:
+    """Files that were run, with all that they are made of, so that these are read anew."""
+    for name in list(brought):
+        made_of = _brought.pop(name)
+        _drop(made_of)
+        for part in made_of:
+            _as_run.pop(part, None)
 
 
-_helpers: dict[str, tuple[Path, bytes]] = {}
-"""Modules that such files have imported from their folders → file, and what it held."""
+def _drop(modules: Iterable[str]) -> None:
+    for name in modules:
+        for part in with_parents(name):
+            sys.modules.pop(part, None)
 
 
-def _helpers_changed(folder: Path) -> bool:
-    return any(
-        file.parent == folder and (not file.is_file() or file.read_bytes() != content)
-        for file, content in _helpers.values()
-    )
-
-
-def _forget(folder: Path) -> None:
-    """Of the modules that have come from this folder, so that they are read anew."""
-    for held in (_brought, _helpers):
-        for name in [name for name, (file, _) in held.items() if file.parent == folder]:
-            sys.modules.pop(name, None)
-            del held[name]
-    importlib.invalidate_caches()
-
-
-def _run(file: Path, content: bytes) -> ModuleType:
-    name, folder = file.stem, str(file.parent)
-    if folder not in sys.path:
+def _go_through(file: Path, made_of: dict[str, Source]) -> None:
+    """Put the file's folder on the path. ``UserError`` where one of the modules would come from anywhere else."""
+    folder = str(file.parent)
+    added = folder not in sys.path
+    if added:
         sys.path.append(folder)
-    before, writes = set(sys.modules), sys.dont_write_bytecode
+    problems = [problem for name, source in made_of.items() if (problem := _taken(file, name, source.path))]
+    if problems:
+        if added:
+            sys.path.remove(folder)
+        raise UserError(problems)
+
+
+def _taken(file: Path, name: str, path: Path) -> Problem | None:
+    """That the name means another module than the one at ``path``."""
+    found = _found(name)
+    if found is None or Path(found.origin or "").resolve() == path.resolve():
+        return None
+    what = f"'{file.name}' can't be called so" if path == file else f"'{file.name}' imports '{name}' from beside it"
+    where = f", {found.origin}" if found.has_location else ""
+    hint = "choose another name for one of them"
+    if name in _as_run:
+        hint += ", or use them in two processes"
+    return Problem(f"{what}: there is a module '{name}' already{where}", hint=hint)
+
+
+def _found(name: str) -> ModuleSpec | None:
+    """What Python imports by that name. Nothing is run, as ``find_spec`` would run the packages that it lies in."""
+    first, *others = with_parents(name)
+    try:
+        found = importlib.util.find_spec(first)
+    except ValueError:  # a module that says nothing of where it is from
+        return ModuleSpec(name, None)
+    for part in others:
+        if found is None or found.submodule_search_locations is None:
+            return None
+        found = PathFinder.find_spec(part, found.submodule_search_locations)
+    return found
+
+
+def _run(file: Path, made_of: dict[str, Source]) -> None:
+    anew = made_of.keys() - _as_run.keys()
+    _drop(anew)  # somebody's imports, of who knows when
+    try:
+        before = set(sys.modules)
+        _import(file)
+        _check_seen(file, set(sys.modules) - before - anew)
+    except UserError:
+        _drop(anew)
+        raise
+    _as_run.update(made_of)
+
+
+def _import(file: Path) -> None:
     # Beside a spec nothing is written; and a file that changed within a second would be read from there.
-    sys.dont_write_bytecode = True
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         with redirect_stdout(sys.stderr):  # what it prints is none of our results
-            module = importlib.import_module(name)
+            importlib.import_module(file.stem)
     except (Exception, SystemExit) as error:  # a user's own code: whatever it raises
         said = printable(str(error).strip().split("\n", 1)[0])[:300]
         raise UserError(Problem(f"'{file.name}' can't be run: {type(error).__name__}: {said}")) from None
     finally:
         sys.dont_write_bytecode = writes
-        _remember_helpers(set(sys.modules) - before - {name}, file.parent)
-    _brought[name] = (file, content)
-    return module
 
 
-def _remember_helpers(names: set[str], folder: Path) -> None:
-    for name in names:
-        source = Path(str(getattr(sys.modules[name], "__file__", "") or ""))
-        if source.parent == folder and source.is_file():
-            _helpers[name] = (source, source.read_bytes())
-
-
-def sent_whole() -> list[ModuleType]:
-    """The modules that other processes can't be told of by name: these files, and what they import from beside them."""
-    return [sys.modules[name] for name in (*_brought, *_helpers) if name in sys.modules]
+def _check_seen(file: Path, others: set[str]) -> None:
+    """What was imported by no statement has no part in the digest of the code."""
+    for name in sorted(others):
+        path = Path(str(getattr(sys.modules[name], "__file__", None) or ""))
+        if path.is_relative_to(file.parent) and not INSTALLED & set(path.parts) and with_parents(name)[0] != "ablate":
+            message = f"'{file.name}' imports '{name}' from beside it, and no import statement says so"
+            raise UserError(Problem(message, hint=f"write 'import {name}': by statements it is known what a trial ran"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -100,6 +102,21 @@ def test_what_a_users_file_imports_from_its_folder_counts_too(tmp_path: Path) ->
         digests.append(origin.digest)
         assert construct(origin, 0).conv.out_channels == width
     assert digests[0] != digests[1]
+
+
+def test_a_helper_is_that_of_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = ModuleType("helper_of_net")
+    theirs.WIDTH = 9  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "helper_of_net", theirs)
+    code = OWN.replace("width", "WIDTH").replace("self, WIDTH, num", "self, num")
+    for width in (3, 5):
+        folder = tmp_path / str(width)
+        folder.mkdir()
+        (folder / "net.py").write_text(f"from helper_of_net import WIDTH\n{code}")
+        (folder / "helper_of_net.py").write_text(f"WIDTH = {width}\n")
+        origin = Origin.of("net.py:Net", {"num_classes": 7}, str(folder / "net.py"))
+        assert construct(origin, 0).conv.out_channels == width
+        assert sys.modules["helper_of_net"] is theirs
 
 
 @pytest.mark.parametrize(

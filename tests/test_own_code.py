@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import ablate
 from ablate import block, own_code
@@ -48,15 +50,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for module in (block, kind):
         monkeypatch.setattr(module, "_registry", dict(module._registry))
     grammar._grammar.cache_clear()
+    for held in ("_brought", "_as_run"):
+        monkeypatch.setattr(own_code, held, {})
     monkeypatch.setattr(sys, "path", [*sys.path])
     known = set(sys.modules)
     (tmp_path / "own_swirl.py").write_text(BLOCK.format(name="own_swirl", by=2.0))
     (tmp_path / "spec.yaml").write_text(SPEC.format(use="[own_swirl.py]", data="fake", block="own_swirl"))
     yield tmp_path
-    for folder in (tmp_path, *tmp_path.iterdir()):
-        own_code._forget(folder)
     for name in set(sys.modules) - known:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(tmp_path)):
+        file = str(getattr(sys.modules[name], "__file__", "") or "")
+        if file.startswith(str(tmp_path)) or name.startswith("own_"):
             del sys.modules[name]
 
 
@@ -110,15 +113,173 @@ def test_what_it_imports_from_beside_it_counts_too(folder: Path) -> None:
     assert hashes[0] != hashes[1]
 
 
+def using(folder: Path, name: str, statement: str = "from own_factor import FACTOR", factor: str = "FACTOR") -> Path:
+    """A spec of a block of that name, whose file begins with the statement and multiplies by a helper's number."""
+    folder.mkdir(exist_ok=True)
+    text = BLOCK.format(name=name, by=2.0).replace("x * self.by", f"x * {factor}")
+    (folder / f"{name}.py").write_text(f"{statement}\n{text}")
+    file = folder / f"{name}.yaml"
+    file.write_text(SPEC.format(use=f"[{name}.py]", data="fake", block=name))
+    return file
+
+
+def known_by(file: Path) -> str:
+    """The trial's hash, of a block that runs as its file says."""
+    variant = as_written(ablate.load(file, trust=True))
+    return trial_hash(variant, 1, "content", {"threads": 1})
+
+
+def factor_of(file: Path) -> float:
+    """What the spec's block multiplies by, as it is run."""
+    body = as_written(ablate.load(file, trust=True)).network.built(0).body
+    return float(body(torch.ones(1, 7, 2, 2)).mean())
+
+
+def test_two_files_of_a_folder_leave_each_other_alone(folder: Path) -> None:
+    (folder / "own_factor.py").write_text("FACTOR = 3.0\n")
+    first, second = (using(folder, name) for name in ("own_one", "own_two"))
+    hashes = [known_by(first), known_by(second)]
+    module = sys.modules["own_one"]
+    assert [known_by(second), known_by(first)] == hashes[::-1]
+    assert sys.modules["own_one"] is module
+    assert {"own_one", "own_two", "own_factor"} <= {each.__name__ for each in own_code.sent_whole()}
+
+
+def test_what_shares_a_helper_sees_its_edit(folder: Path) -> None:
+    first, second = (using(folder, name) for name in ("own_one", "own_two"))
+    seen = []
+    for factor in (3.0, 4.0):
+        (folder / "own_factor.py").write_text(f"FACTOR = {factor}\n")
+        hashes = [known_by(first), known_by(second)]
+        assert [factor_of(first), factor_of(second)] == [factor, factor]
+        seen += hashes
+    assert len(set(seen)) == 4
+
+
+def test_a_file_that_imports_another_runs_it_once(folder: Path) -> None:
+    (folder / "own_factor.py").write_text("FACTOR = 3.0\n")
+    using(folder, "own_two")
+    spec = using(folder, "own_one", "import own_two")
+    spec.write_text(SPEC.format(use="[own_one.py, own_two.py]", data="fake", block="own_two"))
+    ablate.load(spec, trust=True)
+    assert sys.modules["own_one"].own_two is sys.modules["own_two"]
+
+
+@pytest.mark.parametrize("statement", ["from own_pack.deep import FACTOR", "import own_pack.deep"])
+@pytest.mark.parametrize("marked", [True, False], ids=["package", "namespace"])
+def test_a_helper_in_a_package_beside_it_counts_too(folder: Path, statement: str, marked: bool) -> None:
+    (folder / "own_pack").mkdir()
+    if marked:
+        (folder / "own_pack" / "__init__.py").touch()
+    spec = using(folder, "own_one", statement, "FACTOR" if "from" in statement else "own_pack.deep.FACTOR")
+    hashes = []
+    for factor in (3.0, 4.0):
+        (folder / "own_pack" / "deep.py").write_text(f"FACTOR = {factor}\n")
+        assert factor_of(spec) == factor
+        hashes.append(known_by(spec))
+    (folder / "own_pack" / "__init__.py").write_text("# another\n")
+    hashes.append(known_by(spec))
+    assert len(set(hashes)) == 3
+    assert {"own_pack", "own_pack.deep"} <= {each.__name__ for each in own_code.sent_whole()}
+
+
+def test_a_helper_imported_late_counts_too(folder: Path) -> None:
+    statement = "def factor():\n    from own_late import FACTOR\n    return FACTOR"
+    spec = using(folder, "own_one", statement, "factor()")
+    hashes = []
+    for factor in (3.0, 4.0):
+        (folder / "own_late.py").write_text(f"FACTOR = {factor}\n")
+        assert factor_of(spec) == factor
+        hashes.append(known_by(spec))
+    assert hashes[0] != hashes[1]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize("helper", ["own_factor", "own_pack.deep"])
+def test_a_helper_is_never_another_folders(folder: Path, late: bool, helper: str) -> None:
+    statement = f"from {helper} import FACTOR"
+    if late:
+        statement = f"def factor():\n    {statement}\n    return FACTOR"
+    specs = []
+    for name, factor in (("own_one", 3.0), ("own_two", 4.0)):
+        file = folder.joinpath(name, *helper.split(".")).with_suffix(".py")
+        file.parent.mkdir(parents=True)
+        file.write_text(f"FACTOR = {factor}\n")
+        specs.append(using(folder / name, name, statement, "factor()" if late else "FACTOR"))
+    assert factor_of(specs[0]) == 3.0
+    with pytest.raises(UserError) as caught:
+        ablate.load(specs[1], trust=True)
+    (problem,) = caught.value.problems
+    assert f"'own_two.py' imports '{helper}' from beside it: there is a module '{helper}' already, " in problem.message
+    assert str(folder / "own_one") in problem.message
+    assert factor_of(specs[0]) == 3.0
+
+
+def test_a_helper_that_an_installed_module_hides_is_named(folder: Path) -> None:
+    (folder / "colorsys.py").write_text("FACTOR = 3.0\n")
+    with pytest.raises(UserError, match=r"'own_one.py' imports 'colorsys' from beside it: there is a module"):
+        ablate.load(using(folder, "own_one", "from colorsys import FACTOR"), trust=True)
+
+
+def test_a_modules_attribute_is_no_file_of_a_folder_that_is_called_as_the_module(folder: Path) -> None:
+    (folder / "own_pack").mkdir()
+    (folder / "own_pack" / "FACTOR.py").touch()
+    (folder / "own_pack.py").write_text("FACTOR = 3.0\n")
+    assert factor_of(using(folder, "own_one", "from own_pack import FACTOR")) == 3.0
+
+
+def test_a_users_earlier_import_is_no_part_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "own_factor.py").write_text("FACTOR = 3.0\n")
+    importlib.import_module("own_factor")
+    (folder / "own_factor.py").write_text("FACTOR = 4.0\n")
+    assert factor_of(using(folder, "own_one")) == 4.0
+
+
+def test_what_no_statement_imports_is_refused(folder: Path) -> None:
+    (folder / "own_factor.py").write_text("FACTOR = 3.0\n")
+    statement = "import importlib\nFACTOR = importlib.import_module('own_' + 'factor').FACTOR"
+    spec = using(folder, "own_one", statement)
+    with pytest.raises(UserError, match=r"'own_one.py' imports 'own_factor' from beside it, and no import statement"):
+        ablate.load(spec, trust=True)
+    assert "own_one" not in sys.modules
+    assert factor_of(using(folder, "own_one", f"import own_factor\n{statement}")) == 3.0
+
+
+@pytest.mark.parametrize("helper", ["own_factor.py", "own_factor/__init__.py"])
+def test_a_helper_that_comes_and_goes_is_seen(folder: Path, helper: str) -> None:
+    statement = "try:\n    from own_factor import FACTOR\nexcept ImportError:\n    FACTOR = 2.0"
+    spec = using(folder, "own_one", statement)
+    before = known_by(spec)
+    assert factor_of(spec) == 2.0
+    (folder / helper).parent.mkdir(exist_ok=True)
+    (folder / helper).write_text("FACTOR = 3.0\n")
+    assert factor_of(spec) == 3.0
+    assert known_by(spec) != before
+    (folder / helper).unlink()
+    assert factor_of(spec) == 2.0
+    assert known_by(spec) == before
+
+
+def test_a_file_that_failed_is_run_again_when_it_is_mended(folder: Path) -> None:
+    (folder / "own_factor.py").write_text("FACTOR = 1 / 0\n")
+    spec = using(folder, "own_one")
+    with pytest.raises(UserError, match=r"'own_one.py' can't be run: ZeroDivisionError"):
+        ablate.load(spec, trust=True)
+    (folder / "own_factor.py").write_text("FACTOR = 3.0\n")
+    assert factor_of(spec) == 3.0
+
+
 def test_where_it_lies_changes_nothing(folder: Path) -> None:
     first = hashed(folder)
     moved = folder / "moved"
     moved.mkdir()
     for name in ("own_swirl.py", "spec.yaml"):
         shutil.copy(folder / name, moved / name)
-    with pytest.raises(UserError, match="have one name, and this process has run the other"):
+    with pytest.raises(UserError, match=r"there is a module 'own_swirl' already, .*; choose .*, or use them in two"):
         ablate.load(moved / "spec.yaml", trust=True)
-    own_code._forget(folder)
+    assert str(moved) not in sys.path
+    own_code._forget(["own_swirl"])
     sys.path.remove(str(folder))
     assert hashed(moved) == first
 
@@ -134,7 +295,7 @@ def test_a_spec_that_extends_uses_what_its_parent_does(folder: Path) -> None:
     (specs / "deeper" / "child.yaml").write_text("name: child\nextends: ../spec.yaml\n")
     assert main(["check", str(specs / "deeper" / "child.yaml"), "--trust"]) == 0
     (specs / "deeper" / "child.yaml").write_text("name: child\nextends: ../spec.yaml\nuse: null\n")
-    own_code._forget(specs)
+    own_code._forget(["own_swirl"])
     block._registry.pop("own_swirl", None)
     assert main(["check", str(specs / "deeper" / "child.yaml"), "--trust"]) == 2
 

@@ -53,11 +53,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     block.registry()
     monkeypatch.setattr(block, "_registry", dict(block._registry))
     monkeypatch.setattr(sys, "path", [*sys.path])
+    for held in ("_brought", "_as_run"):
+        monkeypatch.setattr(own_code, held, {})
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     known = set(sys.modules)
     yield tmp_path
-    own_code._forget(tmp_path / "specs")
     for name in set(sys.modules) - known:
         if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(tmp_path)):
             del sys.modules[name]

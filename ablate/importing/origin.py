@@ -7,7 +7,6 @@ name alone would not do: ``torchvision`` also holds functions that download a fi
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.util
@@ -30,6 +29,7 @@ import torch
 from torch import nn
 
 from ablate.errors import did_you_mean
+from ablate.sources import Source, sources
 from ablate.streams import stream_seed
 
 TORCHVISION = ("torchvision.models", "torchvision.models.segmentation", "torchvision.models.video")
@@ -49,8 +49,6 @@ _PLAIN = (
 PLAIN = frozenset(_PLAIN.split())
 """Arguments of torchvision's and timm's models that are sizes, rates and switches."""
 MOST_ITEMS = 64
-MOST_SOURCES = 2_000
-"""Files of a user's own package that its digest is over."""
 MOST = 65_536
 """A number among the arguments, without trust."""
 MOST_MODULES = 50_000
@@ -293,6 +291,8 @@ def _module_at(origin: Origin) -> ModuleType:
         if code_digest(origin.name, file) != origin.digest:
             raise OriginError(f"'{file}' is not what it was when the spec was read")
         sys.modules[name] = module
+        # Another's helper of the same name is another helper, and so is one that was edited since.
+        others = {name: sys.modules.pop(name) for name in _sources_of_file(Path(file)) if name in sys.modules}
         folder, known, writes = str(Path(file).parent), set(sys.modules), sys.dont_write_bytecode
         sys.path.insert(0, folder)
         # Beside a spec nothing is written; and a helper that changed within a second would be read from there.
@@ -305,10 +305,10 @@ def _module_at(origin: Origin) -> ModuleType:
         finally:
             sys.path.remove(folder)
             sys.dont_write_bytecode = writes
-            for other in set(sys.modules) - known:
-                # Another file's helper of the same name is another helper.
-                if str(getattr(sys.modules[other], "__file__", "") or "").startswith(folder):
-                    del sys.modules[other]
+            for helper in set(sys.modules) - known:
+                if Path(str(getattr(sys.modules[helper], "__file__", "") or "")).is_relative_to(folder):
+                    del sys.modules[helper]
+            sys.modules.update(others)
     return sys.modules[name]
 
 
@@ -318,44 +318,20 @@ def code_digest(name: str, file: str = "") -> str:
     Empty for what has a version: an installed package.
     """
     if file:
-        sources = _imported_beside(Path(file))
+        files = {source.path for source in _sources_of_file(Path(file)).values()}
     else:
         module = name.partition(":")[0]
         if module in (*TORCHVISION, *TIMM) or _version_of(name):
             return ""
-        sources = _sources_of(module)
+        files = _sources_of(module)
     digest = hashlib.sha256()
-    for source in sorted(sources)[:MOST_SOURCES]:
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    for path in sorted(files):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
 
 
-def _imported_beside(file: Path) -> set[Path]:
-    """The file, and every file of its folder that it imports, directly or not."""
-    found: set[Path] = set()
-    waiting = [file]
-    while waiting:
-        source = waiting.pop()
-        if source in found or not source.is_file():
-            continue
-        found.add(source)
-        for name in _imports(source):
-            beside = file.parent.joinpath(*name.split("."))
-            waiting += [beside.with_suffix(".py"), beside / "__init__.py"]
-    return found
-
-
-def _imports(source: Path) -> Iterator[str]:
-    try:
-        tree = ast.parse(source.read_bytes())
-    except (SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" if node.module else alias.name for alias in node.names)
+def _sources_of_file(file: Path) -> dict[str, Source]:
+    return sources(file, file.stem) if file.is_file() else {}
 
 
 def _sources_of(module: str) -> set[Path]:
