@@ -2,7 +2,7 @@
 
 Such a file is run, and so it takes ``--trust`` on the command line. It becomes a module that is called as the file is,
 and what it registers is known to everything by its name, as what an installed package brings is. Its folder stays at
-the end of ``sys.path``, so that processes that are started here find it; others are sent the code itself.
+the end of ``sys.path``; other processes are sent the code itself, with what uses it.
 
 A trial is known by what such a file and its imports from beside it hold, so that and nothing else must be what runs:
 what has changed is run anew, with all that may use it, and a file is refused whose imports would come from elsewhere.
@@ -13,11 +13,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ablate.errors import Problem, UserError, printable
 from ablate.sources import INSTALLED, Source, sources, with_parents
@@ -53,8 +56,57 @@ def is_taken(name: str) -> bool:
 
 def sent_whole() -> list[ModuleType]:
     """The modules that other processes can't be told of by name: these files, and what they import from beside them."""
-    names = {name for made_of in _brought.values() for part in made_of for name in with_parents(part)}
+    names = {name for part in sent().modules for name in with_parents(part)}
     return [sys.modules[name] for name in sorted(names) if name in sys.modules]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Modules for other processes: one that unpickles this imports them as they were run here, from no file."""
+
+    modules: Mapping[str, Source]
+
+    def __reduce__(self) -> tuple[Callable[[Mapping[str, Source]], Sent], tuple[Mapping[str, Source]]]:
+        return _received, (self.modules,)
+
+
+def sent() -> Sent:
+    """All modules of the files that were run."""
+    return Sent({name: source for made_of in _brought.values() for name, source in made_of.items()})
+
+
+class _Receiver(MetaPathFinder, SourceLoader):  # type: ignore[misc]
+    """Imports what was sent. It is asked first: what else has such a name here is none of the study's."""
+
+    def __init__(self, modules: Mapping[str, Source]) -> None:
+        self.modules = modules
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
+        if name in self.modules:
+            is_package = self.modules[name].path.name == "__init__.py"
+            return importlib.util.spec_from_loader(name, self, is_package=is_package)
+        holds = any(module.startswith(f"{name}.") for module in self.modules)
+        return ModuleSpec(name, None, is_package=True) if holds and not PathFinder.find_spec(name, path) else None
+
+    def get_filename(self, name: str) -> str:
+        return str(self.modules[name].path)
+
+    def get_data(self, path: str | bytes) -> bytes:
+        contents = {str(source.path): source.content for source in self.modules.values()}
+        if path not in contents:
+            raise OSError(f"no module {path!r} was sent")
+        return contents[str(path)]
+
+
+def _received(modules: Mapping[str, Source]) -> Sent:
+    if modules and not _brought:  # who has run files itself has them
+        known = next((finder for finder in sys.meta_path if isinstance(finder, _Receiver)), None)
+        if known is None:
+            sys.meta_path.insert(0, _Receiver(modules))
+        elif known.modules != modules:
+            _drop(known.modules)
+            known.modules = modules
+    return Sent(modules)
 
 
 def _problem(file: Path) -> Problem | None:

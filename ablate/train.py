@@ -32,6 +32,7 @@ from ablate.faults import out_of_memory
 from ablate.graph import Graph
 from ablate.numerics import Numerics, autocast, process_settings, seed_process
 from ablate.optimizing import hard_labels, make_average, make_loss, make_optimizer, make_part, make_schedule, parts_of
+from ablate.own_code import Sent, sent
 from ablate.parallel import ALONE, Ranks, gathering
 from ablate.recipe import TrainSpec
 from ablate.selecting import Best, Stopping
@@ -57,6 +58,11 @@ class Trial:
     mix: Any = None
     loading: Loading | None = None
     """The weights that it starts from, if any."""
+    own_code: Sent = field(default_factory=sent)
+    """Files beside the spec that other processes need."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"own_code": self.own_code, **vars(self)}  # before what imports from them
 
     @property
     def precision(self) -> str:

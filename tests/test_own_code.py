@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import pickle
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +21,13 @@ from ablate.cli import main
 from ablate.data import grammar, kind
 from ablate.design import as_written, trial_hash
 from ablate.errors import UserError
+from ablate.numerics import Numerics
 from ablate.report import write_report
 from ablate.store import Study
+from ablate.train import trial_of
 from tests.installed import BLOCK
 
+REPOSITORY = Path(__file__).parents[1]
 SPEC = """\
 name: own
 use: {use}
@@ -351,6 +357,74 @@ def test_a_study_of_it_is_swept_recorded_and_opened(folder: Path) -> None:
     assert study.model(trust=True).body.by == 2.0
     again: Any = ablate.sweep(spec, folder=folder / "study", executor="local", cache=False)
     assert again.results() == study.results()
+
+
+LATE = "def factor():\n    from own_pack.deep import FACTOR\n    return FACTOR"
+
+
+def late(folder: Path, factor: float, marked: bool = False) -> Path:
+    """A spec whose block imports its helper when it runs."""
+    (folder / "own_pack").mkdir(exist_ok=True)
+    if marked:
+        (folder / "own_pack" / "__init__.py").touch()
+    (folder / "own_pack" / "deep.py").write_text(f"FACTOR = {factor}\n")
+    return using(folder, "own_one", LATE, "factor()")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_rays_workers_have_what_is_imported_late(folder: Path) -> None:
+    spec = ablate.load(late(folder, 3.0), trust=True)
+    here = ablate.sweep(spec, folder=folder / "here", executor="local", cache=False)
+    there = ablate.sweep(spec, folder=folder / "there", executor="ray", cache=False)
+    assert [result["status"] for result in there.results().values()] == ["finished"]
+    assert [result["metrics"] for result in there.results().values()] == [
+        result["metrics"] for result in here.results().values()
+    ]
+
+
+RECEIVING = """\
+import pickle, sys
+trial = pickle.load(sys.stdin.buffer)
+again = pickle.loads(pickle.dumps(trial))
+import own_one, own_pack.deep
+print(own_one.factor(), trial.own_code == again.own_code)
+"""
+
+
+@pytest.mark.parametrize("reaches", [False, True], ids=["elsewhere", "in the folder"])
+@pytest.mark.parametrize("marked", [False, True], ids=["namespace", "package"])
+def test_another_process_runs_what_was_sent_and_not_what_has_been_edited(
+    folder: Path, reaches: bool, marked: bool
+) -> None:
+    spec = ablate.load(late(folder, 3.0, marked), trust=True)
+    trial = trial_of(as_written(spec), 0, Numerics())
+    late(folder, 4.0, marked)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *[str(folder)] * reaches])}
+    command = [sys.executable, "-c", RECEIVING]
+    done = subprocess.run(command, input=pickle.dumps(trial), capture_output=True, env=environment, check=False)
+    assert done.stdout.decode() == "3.0 True\n", done.stderr.decode()
+
+
+def test_a_process_that_ran_a_file_keeps_reading_it_from_its_folder(folder: Path) -> None:
+    spec = late(folder, 3.0)
+    trial = trial_of(as_written(ablate.load(spec, trust=True)), 0, Numerics())
+    assert pickle.loads(pickle.dumps(trial)).own_code == trial.own_code
+    late(folder, 4.0)
+    assert factor_of(spec) == 4.0
+
+
+def test_what_is_sent_next_takes_the_place_of_what_was_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    for factor in (3.0, 4.0):
+        ablate.load(late(folder, factor), trust=True)
+        given.append(pickle.dumps(own_code.sent()))
+    own_code._forget(["own_one"])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    for pickled, factor in zip(given, (3.0, 4.0), strict=True):
+        pickle.loads(pickled)
+        assert importlib.import_module("own_one").factor() == factor
+    assert sum(isinstance(finder, own_code._Receiver) for finder in sys.meta_path) == 1
 
 
 def test_a_variant_in_words_says_whose_code_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
