@@ -392,8 +392,9 @@ print(own_one.factor(), trial.own_code == again.own_code)
 """
 
 
-@pytest.mark.parametrize("reaches", [False, True], ids=["elsewhere", "in the folder"])
-@pytest.mark.parametrize("marked", [False, True], ids=["namespace", "package"])
+@pytest.mark.parametrize(
+    ("reaches", "marked"), [(False, False), (True, True)], ids=["namespace, elsewhere", "package, in the folder"]
+)
 def test_another_process_runs_what_was_sent_and_not_what_has_been_edited(
     folder: Path, reaches: bool, marked: bool
 ) -> None:
