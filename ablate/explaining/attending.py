@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from ablate.errors import listed
-from ablate.explaining.looking import AttentionMaps, Looked, Looks
+from ablate.explaining.per_variant import AttentionMaps, Looked, Looks
 from ablate.explaining.pictures import MOST_DOWN, MOST_PANELS, Made, images_of, pictures_of, some, spread
 from ablate.figures.maps import MOST_ACROSS, Map, Picture, maps_over_images, matrices
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ablate.explaining.attending import attention_of_pixels, single_heads, whole_matrices
+from ablate.explaining.capturing import Gate
 from ablate.explaining.choosing import Of
 from ablate.explaining.learnt import Points
-from ablate.explaining.looking import Looked, Looks
+from ablate.explaining.per_variant import Looked, Looks
 from ablate.explaining.pictures import MOST_DOWN, MOST_PANELS, Made, images_of, pictures_of, some, spread
 from ablate.explaining.reducing import Reduced
-from ablate.explaining.seeing import Gate
 from ablate.explaining.sources import shown_class
 from ablate.figures.canvas import Images, draw
 from ablate.figures.maps import (

@@ -18,7 +18,7 @@ from ablate.errors import Problem, UserError
 from ablate.explaining.choosing import Wanted
 from ablate.explaining.drawing import Shown, figures_of
 from ablate.explaining.learnt import joins_by_epoch
-from ablate.explaining.looking import Looked, Looks, look
+from ablate.explaining.per_variant import Looked, Looks, look
 from ablate.explaining.reducing import Reduced, reduced
 from ablate.explaining.sources import Sources, shown_class
 from ablate.findings import is_search

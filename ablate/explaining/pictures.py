@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablate.explaining.looking import Looks
+from ablate.explaining.per_variant import Looks
 from ablate.explaining.sources import shown_class
 from ablate.figures.maps import Picture
 

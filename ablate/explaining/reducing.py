@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate.explaining.looking import Looks
-from ablate.explaining.seeing import Seen, seen
+from ablate.explaining.capturing import Seen, seen
+from ablate.explaining.per_variant import Looks
 from ablate.explaining.sources import Sources, normalised
 from ablate.graph import Graph, Node
 

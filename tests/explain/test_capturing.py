@@ -14,8 +14,8 @@ from ablate.blocks.attention._cbam_parts import ChannelAttention
 from ablate.design import Variant, as_written
 from ablate.errors import UserError
 from ablate.explaining.cams import grad_cam, last_map, layer_of
-from ablate.explaining.looking import AttentionMaps
-from ablate.explaining.seeing import CHECKED, Seen, _token_grid, seen
+from ablate.explaining.capturing import CHECKED, Seen, _token_grid, seen
+from ablate.explaining.per_variant import AttentionMaps
 from ablate.spec import load
 from tests.conftest import REPOSITORY
 
@@ -125,12 +125,12 @@ def test_a_times_v_by_hand_is_the_output_of_self_attention() -> None:
 
 def test_a_call_that_is_not_softmax_attention_is_found_out() -> None:
     """What is computed from q, k and v is held against what came out: here that is twice as much."""
-    from ablate.explaining import seeing
+    from ablate.explaining import capturing
 
     q, k, v = (images(2, 2, 5, 4) for _ in range(3))
     found = F.scaled_dot_product_attention(q, k, v)
-    assert float(seeing._recomputed(q, k, v, None, 0.5, found)[1]) < CHECKED
-    assert float(seeing._recomputed(q, k, v, None, 0.5, 2 * found)[1]) == pytest.approx(0.5, rel=1e-3)
+    assert float(capturing._recomputed(q, k, v, None, 0.5, found)[1]) < CHECKED
+    assert float(capturing._recomputed(q, k, v, None, 0.5, 2 * found)[1]) == pytest.approx(0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize("form", ["dot_product", "concatenation"])

@@ -13,8 +13,8 @@ from torch import fx
 from ablate.design import Variant
 from ablate.errors import Problem, UserError
 from ablate.explaining.cams import grad_cam, layer_of
+from ablate.explaining.capturing import Attention, Gate, Seen, seen
 from ablate.explaining.choosing import SplitName, Wanted, chosen_images
-from ablate.explaining.seeing import Attention, Gate, Seen, seen
 from ablate.explaining.sources import Sources, normalised
 from ablate.graph import Graph
 from ablate.pattern import Pattern, nearest
