@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from ablate.errors import Problem, UserError, printable
-from ablate.sources import INSTALLED, Source, sources, with_parents
+from ablate.sources import Source, sources, with_parents
 
 _brought: dict[str, dict[str, Source]] = {}
 """Module of a file that was run → all that it is made of: module → source, itself among them."""
@@ -203,9 +203,16 @@ def _import(file: Path) -> None:
 
 
 def _check_seen(file: Path, others: set[str]) -> None:
-    """What was imported by no statement has no part in the digest of the code."""
+    """What was imported from beside it by no statement, or is compiled, has no part in the digest of the code."""
     for name in sorted(others):
         path = Path(str(getattr(sys.modules[name], "__file__", None) or ""))
-        if path.is_relative_to(file.parent) and not INSTALLED & set(path.parts) and with_parents(name)[0] != "ablate":
-            message = f"'{file.name}' imports '{name}' from beside it, and no import statement says so"
-            raise UserError(Problem(message, hint=f"write 'import {name}': by statements it is known what a trial ran"))
+        if not path.is_relative_to(file.parent) or name.startswith("ablate."):
+            continue
+        if path.relative_to(file.parent).parts[0].partition(".")[0] != name.partition(".")[0]:
+            continue  # of an environment that lies in this folder
+        message = f"'{file.name}' imports '{name}' from beside it, and no import statement says so"
+        hint = f"write 'import {name}': by its statements it is known what a trial ran"
+        if path.suffix != ".py":
+            message = f"'{file.name}' imports '{name}' from beside it, which is compiled: nobody can tell what it does"
+            hint = "a package may bring it, with its version; see docs/extending.md"
+        raise UserError(Problem(message, hint=hint))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-INSTALLED = frozenset({"site-packages", "dist-packages"})
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 """Folders in which one file has nothing to do with another."""
 
 
@@ -27,7 +27,7 @@ def sources(file: Path, module: str) -> dict[str, Source]:
     inside = module.split(".") + (["__init__"] if file.name == "__init__.py" else [])
     packaged = len(inside) > 1 and file.with_suffix("").parts[-len(inside) :] == tuple(inside)
     root = file.parents[len(inside) - 1] if packaged else file.parent
-    alone = not packaged and bool(INSTALLED & set(root.parts))
+    alone = not packaged and bool(_INSTALLED & set(root.parts))
     found: dict[str, Source] = {}
     waiting = [(module if packaged else file.stem, file)]
     while waiting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -250,6 +251,17 @@ def test_what_no_statement_imports_is_refused(folder: Path) -> None:
         ablate.load(spec, trust=True)
     assert "own_one" not in sys.modules
     assert factor_of(using(folder, "own_one", f"import own_factor\n{statement}")) == 3.0
+
+
+def test_what_is_compiled_is_refused_and_an_environment_in_the_folder_is_not(folder: Path) -> None:
+    statement = "import sys\nsys.path.insert(0, sys.path[-1] + '/lib')\nimport own_installed\nFACTOR = 3.0"
+    (folder / "lib").mkdir()
+    (folder / "lib" / "own_installed.py").touch()
+    assert factor_of(using(folder, "own_one", statement)) == 3.0
+    py_compile.compile(str(folder / "lib" / "own_installed.py"), str(folder / "own_compiled.pyc"))
+    spec = using(folder, "own_two", "from own_compiled import *\nFACTOR = 3.0")
+    with pytest.raises(UserError, match=r"imports 'own_compiled' from beside it, which is compiled: .*; a package may"):
+        ablate.load(spec, trust=True)
 
 
 @pytest.mark.parametrize("helper", ["own_factor.py", "own_factor/__init__.py"])
