@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from ablate.code import remember
+from ablate.own_code import home, note
 from ablate.plugins import BLOCKS, Plugin, class_of, found_in, listed_in, unusable_in
 
 Shape = tuple[int, ...]
@@ -187,7 +188,8 @@ _FEWEST = {1: "one", 2: "two"}
 def register(block: BlockType) -> None:
     known = _registry.get(block.name)
     if known is not None and known.__module__ != block.__module__:
-        raise ValueError(f"block '{block.name}' is defined in {known.__module__} and in {block.__module__}")
+        raise ValueError(f"block '{block.name}' is defined in {home(known)} and in {home(block)}")
+    note(_registry, block)
     remember(block)
     _registry[block.name] = block
 

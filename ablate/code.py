@@ -20,6 +20,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+from ablate.own_code import PREFIX, made_of
 from ablate.sources import sources
 
 PACKAGE = Path(__file__).parent
@@ -116,10 +117,10 @@ def _file_digest(kind: type) -> str | None:
     parts: dict[str, bytes] = {}
     for each in kind.__mro__:
         if not _is_pinned(each.__module__):
-            files = _files_of(each)
+            files = {} if each.__module__.startswith(PREFIX) else _files_of(each)
             if files is None:
                 return None
-            parts |= files
+            parts |= files | {name: source.content for name, source in made_of(each).items()}
     return _digest(sorted(parts.items()))
 
 

@@ -1,52 +1,192 @@
 """Blocks and data sets of a user's own files, beside a spec that names them: ``use: [my_block.py]``.
 
-Such a file is run, and so it takes ``--trust`` on the command line. It becomes a module that is called as the file is,
-and what it registers is known to everything by its name, as what an installed package brings is. Its folder stays at
-the end of ``sys.path``; other processes are sent the code itself, with what uses it.
+Such a file is run, and so it takes ``--trust`` on the command line. What it registers is known to everything by its
+name, as what an installed package brings is.
 
-A trial is known by what such a file and its imports from beside it hold, so that and nothing else must be what runs:
-what has changed is run anew, with all that may use it, and a file is refused whose imports would come from elsewhere.
+A trial is known by what such a file and its imports from beside it hold, so that, and nothing else, must be what runs,
+whenever it is imported and in whatever process. So all these files are read at once, when the spec is, and make up a
+package whose name is a digest of them: ``ablate_own_0123….my_block``. Python imports it from what was read, and never
+from the folder, which is not on ``sys.path``; import statements that mean a file beside it are turned to that package.
+An edited file is another package, helpers of one name in two folders never meet, and other processes get the package
+with the trial.
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
-from importlib.abc import MetaPathFinder, SourceLoader
-from importlib.machinery import ModuleSpec, PathFinder
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from ablate.errors import Problem, UserError, printable
 from ablate.sources import Source, sources, with_parents
 
-_brought: dict[str, dict[str, Source]] = {}
-"""Module of a file that was run → all that it is made of: module → source, itself among them."""
-_as_run: dict[str, Source] = {}
-"""Each of all these modules → what it was when it was run."""
+PREFIX = "ablate_own_"
 
 
-def bring(file: Path) -> ModuleType:
-    """Run a file, once for each content that it and its imports have. ``UserError`` says why that can't be."""
-    problem = _problem(file)
-    if problem is not None:
-        raise UserError(problem)
-    importlib.invalidate_caches()
-    name, made_of = file.stem, sources(file, file.stem)
-    changed = {part for part, source in made_of.items() if _as_run.get(part) != source}
-    changed |= _brought.get(name, made_of).keys() ^ made_of.keys()
-    if changed or name not in sys.modules:
-        changed.add(name)
-        _forget(other for other, parts in _brought.items() if parts.keys() & changed and _is_of(file.parent, other))
-        _go_through(file, made_of)
-        _run(file, made_of)
-    _brought[name] = made_of
-    return sys.modules[name]
+@dataclass(frozen=True)
+class Package:
+    """Files that are used together, and all that they import from beside them.
+
+    ``made_of``: the module of each file, in the order of the spec → all that it is made of, itself among it, by module.
+    """
+
+    made_of: Mapping[str, Mapping[str, Source]]
+
+    @cached_property
+    def name(self) -> str:
+        """What it is imported as. Where its files lie changes nothing."""
+        digest = hashlib.sha256()
+        for file, parts in self.made_of.items():
+            for module, source in sorted(parts.items()):
+                about = file, module, source.path.name, len(source.content)
+                digest.update(repr(about).encode() + source.content)
+        return PREFIX + digest.hexdigest()[:32]
+
+    @cached_property
+    def modules(self) -> dict[str, Source]:
+        return {module: source for parts in self.made_of.values() for module, source in parts.items()}
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Of its modules, and of the packages that these lie in."""
+        return frozenset(name for module in self.modules for name in with_parents(module))
+
+    def made_with(self, module: str) -> dict[str, Source]:
+        """All that the files are made of which have to do with a module."""
+        files = [parts for parts in self.made_of.values() if module in parts]
+        return {name: source for parts in files for name, source in parts.items()}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Packages for another process, which can import them as soon as it has unpickled this."""
+
+    packages: tuple[Package, ...] = ()
+
+    def __reduce__(self) -> tuple[Callable[[tuple[Package, ...]], Sent], tuple[tuple[Package, ...]]]:
+        return _received, (self.packages,)
+
+
+def _received(packages: tuple[Package, ...]) -> Sent:
+    for package in packages:
+        _install(package)
+    return Sent(packages)
+
+
+@dataclass
+class _Registered:
+    """A class that a package has put into a registry, under its name."""
+
+    registry: dict[str, Any]
+    kind: Any
+    file: Path
+    """That of the class, or the one that was run when it was registered."""
+    made_of: Mapping[str, Source]
+
+    def put(self) -> None:
+        self.registry[self.kind.name] = self.kind
+
+    def take(self) -> bool:
+        there = self.registry.get(self.kind.name) is self.kind
+        if there:
+            del self.registry[self.kind.name]
+        return there
+
+
+@dataclass
+class _Process:
+    """What this process has of such packages."""
+
+    packages: dict[str, Package] = field(default_factory=dict)
+    registered: dict[str, list[_Registered]] = field(default_factory=dict)
+    """By package."""
+    running: tuple[Package, Path] | None = None
+
+
+_here = _Process()
+_lock = threading.RLock()
+
+
+def sent() -> Sent:
+    """All packages of this process."""
+    return Sent(tuple(_here.packages.values()))
+
+
+def made_of(kind: type) -> dict[str, Source]:
+    """What a class is made of that such files have brought; nothing for others."""
+    package, _, module = kind.__module__.partition(".")
+    if package in _here.packages:
+        return _here.packages[package].made_with(module)
+    found = (each for every in _here.registered.values() for each in every if each.kind is kind)
+    return {name: source for each in found for name, source in each.made_of.items()}
+
+
+def home(kind: type) -> str:
+    """Where a class is defined, for an error's message: its file, of one of these, or its module."""
+    package, _, module = kind.__module__.partition(".")
+    return str(_here.packages[package].modules[module].path) if package in _here.packages else kind.__module__
+
+
+def note(registry: dict[str, Any], kind: type) -> None:
+    """That a class is put into a registry: by such a file perhaps."""
+    if _here.running is None:
+        return
+    package, file = _here.running
+    name, _, module = kind.__module__.partition(".")
+    source = package.modules.get(module) if name == package.name else None
+    entry = _Registered(registry, kind, source.path if source else file, package.made_of[file.stem])
+    _here.registered.setdefault(package.name, []).append(entry)
+
+
+def bring(files: Sequence[Path]) -> dict[int, list[Problem]]:
+    """Run files together, once for each content that they and their imports have; what they define is registered.
+
+    Returns what is wrong, by the place among ``files``; nothing where all is well.
+    """
+    with _lock:
+        problems = {at: found for at, file in enumerate(files) if (found := _problems(file))}
+        if problems or not files:
+            return problems
+        package = Package({file.stem: sources(file, file.stem, beside=True) for file in files})
+        problems = {at: found for at, file in enumerate(files) if (found := _clashes(package, file, files[:at]))}
+        if problems:
+            return problems
+        taken = _take_others(package)
+        if package.name in _here.registered:
+            for entry in _here.registered[package.name]:
+                entry.put()
+            return {}
+        _drop(package)  # what another process has sent, and was imported as it arrived
+        _install(package)
+        for at, file in enumerate(files):
+            try:
+                _run(package, file)
+            except UserError as error:
+                _forget(package)
+                for entry in taken:
+                    entry.put()
+                return {at: error.problems}
+        _here.registered.setdefault(package.name, [])
+        return {}
+
+
+def module_of(file: Path) -> ModuleType:
+    """A file by itself as a module, with what it imports from beside it. Raises whatever it raises."""
+    package = Package({file.stem: sources(file, file.stem, beside=True)})
+    _install(package)
+    return importlib.import_module(f"{package.name}.{file.stem}")
 
 
 def is_taken(name: str) -> bool:
@@ -54,165 +194,164 @@ def is_taken(name: str) -> bool:
     return name in sys.modules or name in sys.stdlib_module_names or _found(name) is not None
 
 
-def sent_whole() -> list[ModuleType]:
-    """The modules that other processes can't be told of by name: these files, and what they import from beside them."""
-    names = {name for part in sent().modules for name in with_parents(part)}
-    return [sys.modules[name] for name in sorted(names) if name in sys.modules]
-
-
-@dataclass(frozen=True)
-class Sent:
-    """Modules for other processes: one that unpickles this imports them as they were run here, from no file."""
-
-    modules: Mapping[str, Source]
-
-    def __reduce__(self) -> tuple[Callable[[Mapping[str, Source]], Sent], tuple[Mapping[str, Source]]]:
-        return _received, (self.modules,)
-
-
-def sent() -> Sent:
-    """All modules of the files that were run."""
-    return Sent({name: source for made_of in _brought.values() for name, source in made_of.items()})
-
-
-class _Receiver(MetaPathFinder, SourceLoader):  # type: ignore[misc]
-    """Imports what was sent. It is asked first: what else has such a name here is none of the study's."""
-
-    def __init__(self, modules: Mapping[str, Source]) -> None:
-        self.modules = modules
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
-        if name in self.modules:
-            is_package = self.modules[name].path.name == "__init__.py"
-            return importlib.util.spec_from_loader(name, self, is_package=is_package)
-        holds = any(module.startswith(f"{name}.") for module in self.modules)
-        return ModuleSpec(name, None, is_package=True) if holds and not PathFinder.find_spec(name, path) else None
-
-    def get_filename(self, name: str) -> str:
-        return str(self.modules[name].path)
-
-    def get_data(self, path: str | bytes) -> bytes:
-        contents = {str(source.path): source.content for source in self.modules.values()}
-        if path not in contents:
-            raise OSError(f"no module {path!r} was sent")
-        return contents[str(path)]
-
-
-def _received(modules: Mapping[str, Source]) -> Sent:
-    if modules and not _brought:  # who has run files itself has them
-        known = next((finder for finder in sys.meta_path if isinstance(finder, _Receiver)), None)
-        if known is None:
-            sys.meta_path.insert(0, _Receiver(modules))
-        elif known.modules != modules:
-            _drop(known.modules)
-            known.modules = modules
-    return Sent(modules)
-
-
-def _problem(file: Path) -> Problem | None:
+def _problems(file: Path) -> list[Problem]:
     if not file.is_file():
-        return Problem(f"no file '{file.name}'", hint=f"looked in {file.parent}")
+        return [Problem(f"no file '{file.name}'", hint=f"looked in {file.parent}")]
     if file.suffix != ".py" or not file.stem.isidentifier():
-        return Problem(f"'{file.name}' is no name of a module", hint="letters, digits and _, and .py behind")
-    return None
+        return [Problem(f"'{file.name}' is no name of a module", hint="letters, digits and _, and .py behind")]
+    return []
 
 
-def _is_of(folder: Path, brought: str) -> bool:
-    return _brought[brought][brought].path.parent == folder
-
-
-def _forget(brought: Iterable[str]) -> None:
-    """Files that were run, with all that they are made of, so that these are read anew."""
-    for name in list(brought):
-        made_of = _brought.pop(name)
-        _drop(made_of)
-        for part in made_of:
-            _as_run.pop(part, None)
-
-
-def _drop(modules: Iterable[str]) -> None:
-    for name in modules:
-        for part in with_parents(name):
-            sys.modules.pop(part, None)
-
-
-def _go_through(file: Path, made_of: dict[str, Source]) -> None:
-    """Put the file's folder on the path. ``UserError`` where one of the modules would come from anywhere else."""
-    folder = str(file.parent)
-    added = folder not in sys.path
-    if added:
-        sys.path.append(folder)
-    problems = [problem for name, source in made_of.items() if (problem := _taken(file, name, source.path))]
-    if problems:
-        if added:
-            sys.path.remove(folder)
-        raise UserError(problems)
-
-
-def _taken(file: Path, name: str, path: Path) -> Problem | None:
-    """That the name means another module than the one at ``path``."""
-    found = _found(name)
-    if found is None or Path(found.origin or "").resolve() == path.resolve():
-        return None
-    what = f"'{file.name}' can't be called so" if path == file else f"'{file.name}' imports '{name}' from beside it"
-    where = f", {found.origin}" if found.has_location else ""
-    hint = "choose another name for one of them"
-    if name in _as_run:
-        hint += ", or use them in two processes"
-    return Problem(f"{what}: there is a module '{name}' already{where}", hint=hint)
+def _clashes(package: Package, file: Path, before: Sequence[Path]) -> list[Problem]:
+    """Names that mean two things: to whom reads the file, or to Python."""
+    if any(other.stem == file.stem for other in before):
+        return [Problem(f"another file is called '{file.name}'", hint="choose another name for one of them")]
+    problems = []
+    hint = "choose another name"
+    for name, source in package.made_of[file.stem].items():
+        what = f"'{file.name}' can't be called so" if source.path == file else f"'{file.name}' imports '{name}'"
+        others = [each.stem for each in before if package.made_of[each.stem].get(name, source) != source]
+        if others:
+            problems.append(Problem(f"{what} from beside it, and '{others[0]}.py' another of that name", hint=hint))
+        found = _found(name) if "." not in name else None
+        if found is not None and _place(found) not in (source.path.resolve(), None):
+            where = f", {found.origin}" if found.has_location else ""
+            problems.append(Problem(f"{what}: there is a module '{name}' already{where}", hint=hint))
+    return problems
 
 
 def _found(name: str) -> ModuleSpec | None:
-    """What Python imports by that name. Nothing is run, as ``find_spec`` would run the packages that it lies in."""
-    first, *others = with_parents(name)
+    """What Python imports by a name without a dot."""
     try:
-        found = importlib.util.find_spec(first)
+        return importlib.util.find_spec(name)
     except ValueError:  # a module that says nothing of where it is from
-        return ModuleSpec(name, None)
-    for part in others:
-        if found is None or found.submodule_search_locations is None:
-            return None
-        found = PathFinder.find_spec(part, found.submodule_search_locations)
-    return found
+        return ModuleSpec(name, None, origin="somewhere")
 
 
-def _run(file: Path, made_of: dict[str, Source]) -> None:
-    anew = made_of.keys() - _as_run.keys()
-    _drop(anew)  # somebody's imports, of who knows when
-    try:
-        before = set(sys.modules)
-        _import(file)
-        _check_seen(file, set(sys.modules) - before - anew)
-    except UserError:
-        _drop(anew)
-        raise
-    _as_run.update(made_of)
+def _place(found: ModuleSpec) -> Path | None:
+    """Its file; None for a folder that is a package because it is there, which any module goes before."""
+    return None if found.origin is None else Path(found.origin).resolve()
 
 
-def _import(file: Path) -> None:
-    # Beside a spec nothing is written; and a file that changed within a second would be read from there.
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+def _take_others(package: Package) -> list[_Registered]:
+    """Take out what other packages have registered from these files, or from files that are no more."""
+    files = {source.path for source in package.modules.values()}
+    others = [entry for name, every in _here.registered.items() if name != package.name for entry in every]
+    return [entry for entry in others if (entry.file in files or not entry.file.is_file()) and entry.take()]
+
+
+def _run(package: Package, file: Path) -> None:
+    before = set(sys.modules)
+    _here.running = package, file
     try:
         with redirect_stdout(sys.stderr):  # what it prints is none of our results
-            importlib.import_module(file.stem)
+            importlib.import_module(f"{package.name}.{file.stem}")
     except (Exception, SystemExit) as error:  # a user's own code: whatever it raises
-        said = printable(str(error).strip().split("\n", 1)[0])[:300]
-        raise UserError(Problem(f"'{file.name}' can't be run: {type(error).__name__}: {said}")) from None
+        said = printable(str(error).strip().split("\n", 1)[0])[:300].replace(f"{package.name}.", "")
+        missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        beside = bool(missing) and any(path.name.partition(".")[0] == missing for path in file.parent.iterdir())
+        hint = _STATEMENTS if beside else ""
+        raise UserError(Problem(f"'{file.name}' can't be run: {type(error).__name__}: {said}", hint=hint)) from None
     finally:
-        sys.dont_write_bytecode = writes
+        _here.running = None
+    _check_seen(file, set(sys.modules) - before)
 
 
-def _check_seen(file: Path, others: set[str]) -> None:
-    """What was imported from beside it by no statement, or is compiled, has no part in the digest of the code."""
-    for name in sorted(others):
-        path = Path(str(getattr(sys.modules[name], "__file__", None) or ""))
-        if not path.is_relative_to(file.parent) or name.startswith("ablate."):
+_STATEMENTS = "from beside it are imported Python files that an import statement names: these say what a trial ran"
+
+
+def _check_seen(file: Path, imported: set[str]) -> None:
+    """What came from beside it over ``sys.path``, by no statement of a Python file, has no part in any digest."""
+    folder = file.parent.resolve()
+    for name in sorted(imported):
+        path = Path(str(getattr(sys.modules[name], "__file__", None) or "")).resolve()
+        first = name.partition(".")[0]
+        if first == "ablate" or first.startswith(PREFIX) or not path.is_relative_to(folder):
             continue
-        if path.relative_to(file.parent).parts[0].partition(".")[0] != name.partition(".")[0]:
-            continue  # of an environment that lies in this folder
-        message = f"'{file.name}' imports '{name}' from beside it, and no import statement says so"
-        hint = f"write 'import {name}': by its statements it is known what a trial ran"
-        if path.suffix != ".py":
-            message = f"'{file.name}' imports '{name}' from beside it, which is compiled: nobody can tell what it does"
-            hint = "a package may bring it, with its version; see docs/extending.md"
-        raise UserError(Problem(message, hint=hint))
+        if path.relative_to(folder).parts[0].partition(".")[0] == first:  # and not of an environment in it
+            for each in imported:
+                sys.modules.pop(each, None)
+            message = f"'{file.name}' imports '{name}' from beside it by no statement of a Python file"
+            raise UserError(Problem(message, hint=_STATEMENTS))
+
+
+def _forget(package: Package) -> None:
+    for entry in _here.registered.pop(package.name, ()):
+        entry.take()
+    del _here.packages[package.name]
+    _drop(package)
+
+
+def _drop(package: Package) -> None:
+    for name in list(sys.modules):
+        if name == package.name or name.startswith(f"{package.name}."):
+            del sys.modules[name]
+
+
+def _install(package: Package) -> None:
+    _here.packages.setdefault(package.name, package)
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    """Finds the packages of this process, and nothing else."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
+        first, _, module = name.partition(".")
+        package = _here.packages.get(first)
+        if package is None or (module and module not in package.names):
+            return None
+        source = package.modules.get(module)
+        if source is None:
+            return ModuleSpec(name, None, is_package=True)
+        is_package = source.path.name == "__init__.py"
+        spec = ModuleSpec(name, _Loader(package), origin=str(source.path), is_package=is_package)
+        spec.has_location = True  # so that the module has a __file__
+        return spec
+
+
+class _Loader(InspectLoader):
+    """Makes modules from what was read of their files, whatever these hold by now."""
+
+    def __init__(self, package: Package) -> None:
+        self._package = package
+
+    def is_package(self, fullname: str) -> bool:
+        return self._source(fullname).path.name == "__init__.py"
+
+    def get_source(self, fullname: str) -> str:
+        return importlib.util.decode_source(self._source(fullname).content)
+
+    def get_code(self, fullname: str) -> CodeType:
+        source = self._source(fullname)
+        tree = _Turned(self._package).visit(ast.parse(source.content, str(source.path)))
+        code: CodeType = compile(ast.fix_missing_locations(tree), str(source.path), "exec", dont_inherit=True)
+        return code
+
+    def _source(self, fullname: str) -> Source:
+        return self._package.modules[fullname.partition(".")[2]]
+
+
+class _Turned(ast.NodeTransformer):
+    """Turns the imports of what lies beside a file to the package that it is in. What they bind stays the same."""
+
+    def __init__(self, package: Package) -> None:
+        self._package = package
+
+    def visit_Import(self, node: ast.Import) -> list[ast.stmt]:
+        turned: list[ast.stmt] = []
+        for alias in node.names:
+            names, first = [alias], alias.name.partition(".")[0]
+            if alias.name in self._package.names:
+                whole = f"{self._package.name}.{alias.name}"
+                names = [ast.alias(whole, alias.asname)]
+                if alias.asname is None:
+                    names += [ast.alias(f"{self._package.name}.{first}", first)]
+            turned.append(ast.copy_location(ast.Import(names), node))
+        return turned
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.stmt:
+        if not node.level and node.module in self._package.names:
+            node.module = f"{self._package.name}.{node.module}"
+        return node

@@ -39,7 +39,6 @@ from ablate.errors import UserError
 from ablate.execute import Work, ended_by_sigterm, run_trial
 from ablate.nodes import unfit
 from ablate.numerics import Numerics, set_process
-from ablate.own_code import sent_whole
 from ablate.placing import Placement
 from ablate.prepare import data_key
 from ablate.store import Study
@@ -374,8 +373,6 @@ def run_with_ray(driver: Driver, work: Work) -> None:
             if key not in references:
                 references[key] = ray.put(work.data_of(variant.data))
             kinds = tuple(set(variant.kinds.values()))
-            for module in sent_whole():
-                cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
             return Given(trial, references[key], kinds, outside_digests(kinds))
 
         with ended_by_sigterm(driver):  # Ray has just set a handler of its own

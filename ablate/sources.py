@@ -18,16 +18,17 @@ class Source(NamedTuple):
     content: bytes
 
 
-def sources(file: Path, module: str) -> dict[str, Source]:
+def sources(file: Path, module: str, *, beside: bool = False) -> dict[str, Source]:
     """Module → source, of the file and of every file that it imports, directly or not, from its package or its folder.
 
-    ``module``: what the file is imported as; the names are seen from where that starts. Whatever stands in an
+    ``module``: what the file is imported as; the names are seen from where that starts. A single file among installed
+    ones has nothing to do with the others, but where ``beside`` says that it has. Whatever stands in an
     import statement counts, within a function too. What is imported without a statement (``importlib``) is not seen.
     """
     inside = module.split(".") + (["__init__"] if file.name == "__init__.py" else [])
     packaged = len(inside) > 1 and file.with_suffix("").parts[-len(inside) :] == tuple(inside)
     root = file.parents[len(inside) - 1] if packaged else file.parent
-    alone = not packaged and bool(_INSTALLED & set(root.parts))
+    alone = not (packaged or beside) and bool(_INSTALLED & set(root.parts))
     found: dict[str, Source] = {}
     waiting = [(module if packaged else file.stem, file)]
     while waiting:

@@ -84,8 +84,13 @@ class Browser:
         """Load the page, and wait until it is there."""
         self.events.clear()
         self.call("Page.navigate", url=file.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+        while not self._is_there(file.as_uri()):
             self._heard()
+
+    def _is_there(self, url: str) -> bool:
+        """Whether this page was loaded, and not only the one before it, which may be told late."""
+        steps = [event["params"].get("frame", {}).get("url") or event["method"] for event in self.events]
+        return url in steps and "Page.loadEventFired" in steps[steps.index(url) :]
 
     def ask(self, expression: str) -> Any:
         """The value of an expression of JavaScript."""

@@ -9,7 +9,8 @@ import py_compile
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from ablate import block, own_code
 from ablate.cli import main
 from ablate.data import grammar, kind
 from ablate.design import as_written, trial_hash
+from ablate.design.variant import Variant
 from ablate.errors import UserError
 from ablate.numerics import Numerics
 from ablate.report import write_report
+from ablate.static_search.processes import Pool
 from ablate.store import Study
 from ablate.train import trial_of
 from tests.installed import BLOCK
@@ -57,9 +60,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for module in (block, kind):
         monkeypatch.setattr(module, "_registry", dict(module._registry))
     grammar._grammar.cache_clear()
-    for held in ("_brought", "_as_run"):
-        monkeypatch.setattr(own_code, held, {})
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(own_code, "_here", own_code._Process())
     known = set(sys.modules)
     (tmp_path / "own_swirl.py").write_text(BLOCK.format(name="own_swirl", by=2.0))
     (tmp_path / "spec.yaml").write_text(SPEC.format(use="[own_swirl.py]", data="fake", block="own_swirl"))
@@ -110,95 +111,174 @@ def test_what_it_holds_now_is_what_counts(folder: Path) -> None:
 
 
 def test_what_it_imports_from_beside_it_counts_too(folder: Path) -> None:
-    text = BLOCK.format(name="own_swirl", by=2.0).replace("x * self.by", "x * self.by * own_factor.FACTOR")
-    (folder / "own_swirl.py").write_text(f"import own_factor\n{text}")
+    spec = using(folder, "own_one", "import own_factor", "own_factor.FACTOR")
     hashes = []
-    for factor in (2, 3):
+    for factor in (3.0, 4.0):
         (folder / "own_factor.py").write_text(f"FACTOR = {factor}\n")
-        hashes.append(hashed(folder))
-        assert factor == sys.modules["own_factor"].FACTOR
+        hashes.append(known_by(spec))
+        assert factor_of(spec) == factor
     assert hashes[0] != hashes[1]
 
 
 def using(folder: Path, name: str, statement: str = "from own_factor import FACTOR", factor: str = "FACTOR") -> Path:
     """A spec of a block of that name, whose file begins with the statement and multiplies by a helper's number."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     text = BLOCK.format(name=name, by=2.0).replace("x * self.by", f"x * {factor}")
     (folder / f"{name}.py").write_text(f"{statement}\n{text}")
+    return spec_of(folder, name)
+
+
+def spec_of(folder: Path, name: str, *files: str) -> Path:
     file = folder / f"{name}.yaml"
-    file.write_text(SPEC.format(use=f"[{name}.py]", data="fake", block=name))
+    file.write_text(
+        SPEC.format(use=f"[{', '.join(f'{each}.py' for each in files or [name])}]", data="fake", block=name)
+    )
     return file
+
+
+def put(folder: Path, file: str, factor: float, marked: bool = False) -> None:
+    """A helper with a number, in packages or in folders."""
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"FACTOR = {factor}\n")
+    if marked:
+        for each in path.relative_to(folder).parents[:-1]:
+            (folder / each / "__init__.py").touch()
 
 
 def known_by(file: Path) -> str:
     """The trial's hash, of a block that runs as its file says."""
-    variant = as_written(ablate.load(file, trust=True))
+    return known(as_written(ablate.load(file, trust=True)))
+
+
+def known(variant: Variant) -> str:
     return trial_hash(variant, 1, "content", {"threads": 1})
 
 
 def factor_of(file: Path) -> float:
     """What the spec's block multiplies by, as it is run."""
-    body = as_written(ablate.load(file, trust=True)).network.built(0).body
-    return float(body(torch.ones(1, 7, 2, 2)).mean())
+    return factor_in(as_written(ablate.load(file, trust=True)))
+
+
+def factor_in(variant: Variant) -> float:
+    return float(variant.network.built(0).body(torch.ones(1, 7, 2, 2)).mean())
 
 
 def test_two_files_of_a_folder_leave_each_other_alone(folder: Path) -> None:
-    (folder / "own_factor.py").write_text("FACTOR = 3.0\n")
+    put(folder, "own_factor.py", 3.0)
     first, second = (using(folder, name) for name in ("own_one", "own_two"))
     hashes = [known_by(first), known_by(second)]
-    module = sys.modules["own_one"]
+    held = as_written(ablate.load(first, trust=True))
     assert [known_by(second), known_by(first)] == hashes[::-1]
-    assert sys.modules["own_one"] is module
-    assert {"own_one", "own_two", "own_factor"} <= {each.__name__ for each in own_code.sent_whole()}
+    assert as_written(ablate.load(first, trust=True)).kinds == held.kinds
+    both = spec_of(folder, "own_one", "own_two", "own_one")
+    assert known_by(both) == hashes[0]
 
 
 def test_what_shares_a_helper_sees_its_edit(folder: Path) -> None:
     first, second = (using(folder, name) for name in ("own_one", "own_two"))
     seen = []
     for factor in (3.0, 4.0):
-        (folder / "own_factor.py").write_text(f"FACTOR = {factor}\n")
+        put(folder, "own_factor.py", factor)
         hashes = [known_by(first), known_by(second)]
         assert [factor_of(first), factor_of(second)] == [factor, factor]
         seen += hashes
     assert len(set(seen)) == 4
 
 
-def test_a_file_that_imports_another_runs_it_once(folder: Path) -> None:
-    (folder / "own_factor.py").write_text("FACTOR = 3.0\n")
+@pytest.mark.parametrize("late", [False, True])
+def test_files_that_are_used_together_are_modules_of_one_program(folder: Path, late: bool) -> None:
+    put(folder, "own_factor.py", 3.0)
     using(folder, "own_two")
-    spec = using(folder, "own_one", "import own_two")
-    spec.write_text(SPEC.format(use="[own_one.py, own_two.py]", data="fake", block="own_two"))
-    ablate.load(spec, trust=True)
-    assert sys.modules["own_one"].own_two is sys.modules["own_two"]
+    statement = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import own_two" if late else "import own_two"
+    using(folder, "own_one", statement, "1.0")
+    ablate.load(spec_of(folder, "own_two", "own_one", "own_two"), trust=True)
+    one, two = (sys.modules[block.find(name).__module__] for name in ("own_one", "own_two"))
+    assert late or one.own_two is two
+    assert pickle.loads(pickle.dumps(block.find("own_one"))) is block.find("own_one")
 
 
-@pytest.mark.parametrize("statement", ["from own_pack.deep import FACTOR", "import own_pack.deep"])
+@pytest.mark.parametrize(
+    ("statement", "factor"),
+    [
+        ("from own_pack.deep import FACTOR", "FACTOR"),
+        ("import own_pack.deep", "own_pack.deep.FACTOR"),
+        ("import os, own_pack.deep as deep", "deep.FACTOR"),
+        ("from own_pack import deep", "deep.FACTOR"),
+        ("from .own_pack.deep import *", "FACTOR"),
+        ("def factor():\n    import own_pack.deep\n    return own_pack.deep.FACTOR", "factor()"),
+    ],
+)
 @pytest.mark.parametrize("marked", [True, False], ids=["package", "namespace"])
-def test_a_helper_in_a_package_beside_it_counts_too(folder: Path, statement: str, marked: bool) -> None:
-    (folder / "own_pack").mkdir()
-    if marked:
-        (folder / "own_pack" / "__init__.py").touch()
-    spec = using(folder, "own_one", statement, "FACTOR" if "from" in statement else "own_pack.deep.FACTOR")
+@pytest.mark.parametrize("deep", ["own_pack.deep", "own_pack.sub.deep"])
+def test_a_helper_in_a_package_beside_it_counts_too(
+    folder: Path, statement: str, factor: str, marked: bool, deep: str
+) -> None:
+    inner = deep.rpartition(".")[0]
+    spec = using(folder, "own_one", statement.replace("own_pack", inner), factor.replace("own_pack", inner))
     hashes = []
-    for factor in (3.0, 4.0):
-        (folder / "own_pack" / "deep.py").write_text(f"FACTOR = {factor}\n")
-        assert factor_of(spec) == factor
+    for value in (3.0, 4.0):
+        put(folder, f"{deep.replace('.', '/')}.py", value, marked)
+        assert factor_of(spec) == value
         hashes.append(known_by(spec))
     (folder / "own_pack" / "__init__.py").write_text("# another\n")
     hashes.append(known_by(spec))
     assert len(set(hashes)) == 3
-    assert {"own_pack", "own_pack.deep"} <= {each.__name__ for each in own_code.sent_whole()}
 
 
-def test_a_helper_imported_late_counts_too(folder: Path) -> None:
-    statement = "def factor():\n    from own_late import FACTOR\n    return FACTOR"
-    spec = using(folder, "own_one", statement, "factor()")
+FACTORY = """\
+from ablate import Block, BlockParams
+
+def make(wanted, by):
+    class Made(Block, name=wanted):
+        class Params(BlockParams):
+            pass
+        def __init__(self, params, shape):
+            super().__init__()
+        def forward(self, x):
+            return x * by
+    return Made
+"""
+
+
+@pytest.mark.parametrize("way", ["factory", "package", "settings"])
+def test_whatever_a_file_makes_of_its_helpers_counts(folder: Path, way: str) -> None:
+    spec = spec_of(folder, "own_one")
     hashes = []
-    for factor in (3.0, 4.0):
-        (folder / "own_late.py").write_text(f"FACTOR = {factor}\n")
-        assert factor_of(spec) == factor
+    for value in (3.0, 4.0):
+        if way == "factory":
+            (folder / "own_make.py").write_text(FACTORY)
+            (folder / "own_one.py").write_text(f"from own_make import make\nOne = make('own_one', {value})\n")
+        elif way == "package":
+            using(folder / "own_pack", "own_one", "from own_factor import FACTOR")
+            (folder / "own_one.py").write_text("from own_pack.own_one import own_oneBlock\n")
+            put(folder, "own_factor.py", value)
+        else:
+            using(folder, "own_one", "FACTOR = 1.0")
+            shutil.move(folder / "own_one.py", folder / "own_deep.py")
+            (folder / "own_one.py").write_text(f"import own_deep\nown_deep.FACTOR = {value}\n")
+        assert factor_of(spec) == value
         hashes.append(known_by(spec))
     assert hashes[0] != hashes[1]
+
+
+LATE = "def factor():\n    from own_pack.deep import FACTOR\n    return FACTOR"
+
+
+def late(folder: Path, factor: float, marked: bool = False) -> Path:
+    """A spec whose block imports its helper when it runs."""
+    put(folder, "own_pack/deep.py", factor, marked)
+    return using(folder, "own_one", LATE, "factor()")
+
+
+def test_a_helper_imported_late_is_that_which_was_there_when_the_spec_was_read(folder: Path) -> None:
+    before = as_written(ablate.load(late(folder, 3.0), trust=True))
+    spec = late(folder, 4.0)
+    after = as_written(ablate.load(spec, trust=True))
+    assert (factor_in(before), factor_in(after)) == (3.0, 4.0)
+    assert known(before) != known(after)
+    again = as_written(ablate.load(late(folder, 3.0), trust=True))
+    assert (factor_in(again), known(again)) == (3.0, known(before))
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
@@ -209,69 +289,85 @@ def test_a_helper_is_never_another_folders(folder: Path, late: bool, helper: str
         statement = f"def factor():\n    {statement}\n    return FACTOR"
     specs = []
     for name, factor in (("own_one", 3.0), ("own_two", 4.0)):
-        file = folder.joinpath(name, *helper.split(".")).with_suffix(".py")
-        file.parent.mkdir(parents=True)
-        file.write_text(f"FACTOR = {factor}\n")
+        put(folder / name, f"{helper.replace('.', '/')}.py", factor)
         specs.append(using(folder / name, name, statement, "factor()" if late else "FACTOR"))
-    assert factor_of(specs[0]) == 3.0
-    with pytest.raises(UserError) as caught:
-        ablate.load(specs[1], trust=True)
-    (problem,) = caught.value.problems
-    assert f"'own_two.py' imports '{helper}' from beside it: there is a module '{helper}' already, " in problem.message
-    assert str(folder / "own_one") in problem.message
-    assert factor_of(specs[0]) == 3.0
+    assert [factor_of(spec) for spec in (*specs, *specs)] == [3.0, 4.0, 3.0, 4.0]
+
+
+def test_a_helper_that_is_not_there_is_nobodys(folder: Path) -> None:
+    put(folder / "a", "own_factor.py", 3.0)
+    assert factor_of(using(folder / "a", "own_one")) == 3.0
+    statement = "try:\n    from own_factor import FACTOR\nexcept ImportError:\n    FACTOR = 1.0"
+    assert factor_of(using(folder / "b", "own_two", statement)) == 1.0
 
 
 def test_a_helper_that_an_installed_module_hides_is_named(folder: Path) -> None:
-    (folder / "colorsys.py").write_text("FACTOR = 3.0\n")
-    with pytest.raises(UserError, match=r"'own_one.py' imports 'colorsys' from beside it: there is a module"):
+    put(folder, "colorsys.py", 3.0)
+    with pytest.raises(UserError, match=r"'own_one.py' imports 'colorsys': there is a module 'colorsys' already, .*"):
         ablate.load(using(folder, "own_one", "from colorsys import FACTOR"), trust=True)
+
+
+def test_files_from_two_folders_agree_on_their_helpers(folder: Path) -> None:
+    put(folder, "own_factor.py", 3.0)
+    put(folder / "below", "own_factor.py", 4.0)
+    using(folder, "own_one")
+    using(folder / "below", "own_two")
+    message = r"'own_two.py' imports 'own_factor' from beside it, and 'own_one.py' another of that name; choose another"
+    with pytest.raises(UserError, match=message):
+        ablate.load(spec_of(folder, "own_one", "own_one", "below/own_two"), trust=True)
+    shutil.copy(folder / "own_one.py", folder / "below")
+    with pytest.raises(UserError, match=r"another file is called 'own_one.py'"):
+        ablate.load(spec_of(folder, "own_one", "own_one", "below/own_one"), trust=True)
 
 
 def test_a_modules_attribute_is_no_file_of_a_folder_that_is_called_as_the_module(folder: Path) -> None:
     (folder / "own_pack").mkdir()
     (folder / "own_pack" / "FACTOR.py").touch()
-    (folder / "own_pack.py").write_text("FACTOR = 3.0\n")
+    put(folder, "own_pack.py", 3.0)
     assert factor_of(using(folder, "own_one", "from own_pack import FACTOR")) == 3.0
 
 
-def test_a_users_earlier_import_is_no_part_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_own_import_is_no_part_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(folder))
-    (folder / "own_factor.py").write_text("FACTOR = 3.0\n")
-    importlib.import_module("own_factor")
-    (folder / "own_factor.py").write_text("FACTOR = 4.0\n")
+    put(folder, "own_factor.py", 3.0)
+    theirs = importlib.import_module("own_factor")
+    put(folder, "own_factor.py", 4.0)
     assert factor_of(using(folder, "own_one")) == 4.0
+    assert sys.modules["own_factor"] is theirs
 
 
-def test_what_no_statement_imports_is_refused(folder: Path) -> None:
-    (folder / "own_factor.py").write_text("FACTOR = 3.0\n")
+@pytest.mark.parametrize("reaches", [False, True], ids=["elsewhere", "on the path"])
+def test_what_no_statement_imports_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, reaches: bool) -> None:
+    if reaches:
+        monkeypatch.syspath_prepend(str(folder))
+    put(folder, "own_factor.py", 3.0)
     statement = "import importlib\nFACTOR = importlib.import_module('own_' + 'factor').FACTOR"
-    spec = using(folder, "own_one", statement)
-    with pytest.raises(UserError, match=r"'own_one.py' imports 'own_factor' from beside it, and no import statement"):
-        ablate.load(spec, trust=True)
-    assert "own_one" not in sys.modules
-    assert factor_of(using(folder, "own_one", f"import own_factor\n{statement}")) == 3.0
+    said = "imports 'own_factor' from beside it by no statement" if reaches else "No module named 'own_factor'"
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"'own_one.py' .*{said}.*; from beside it are imported Python files that"):
+            ablate.load(using(folder, "own_one", statement), trust=True)
 
 
-def test_what_is_compiled_is_refused_and_an_environment_in_the_folder_is_not(folder: Path) -> None:
-    statement = "import sys\nsys.path.insert(0, sys.path[-1] + '/lib')\nimport own_installed\nFACTOR = 3.0"
+def test_what_is_compiled_is_refused_and_an_environment_in_the_folder_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "lib").mkdir()
     (folder / "lib" / "own_installed.py").touch()
-    assert factor_of(using(folder, "own_one", statement)) == 3.0
+    monkeypatch.syspath_prepend(str(folder / "lib"))
+    assert factor_of(using(folder, "own_one", "import own_installed\nFACTOR = 3.0")) == 3.0
     py_compile.compile(str(folder / "lib" / "own_installed.py"), str(folder / "own_compiled.pyc"))
-    spec = using(folder, "own_two", "from own_compiled import *\nFACTOR = 3.0")
-    with pytest.raises(UserError, match=r"imports 'own_compiled' from beside it, which is compiled: .*; a package may"):
-        ablate.load(spec, trust=True)
+    with pytest.raises(UserError, match=r"No module named 'own_compiled'; from beside it are imported Python files"):
+        ablate.load(using(folder, "own_two", "from own_compiled import *\nFACTOR = 3.0"), trust=True)
 
 
 @pytest.mark.parametrize("helper", ["own_factor.py", "own_factor/__init__.py"])
 def test_a_helper_that_comes_and_goes_is_seen(folder: Path, helper: str) -> None:
+    (folder / "own_factor").mkdir()
     statement = "try:\n    from own_factor import FACTOR\nexcept ImportError:\n    FACTOR = 2.0"
     spec = using(folder, "own_one", statement)
     before = known_by(spec)
     assert factor_of(spec) == 2.0
-    (folder / helper).parent.mkdir(exist_ok=True)
-    (folder / helper).write_text("FACTOR = 3.0\n")
+    put(folder, helper, 3.0)
     assert factor_of(spec) == 3.0
     assert known_by(spec) != before
     (folder / helper).unlink()
@@ -280,12 +376,40 @@ def test_a_helper_that_comes_and_goes_is_seen(folder: Path, helper: str) -> None
 
 
 def test_a_file_that_failed_is_run_again_when_it_is_mended(folder: Path) -> None:
-    (folder / "own_factor.py").write_text("FACTOR = 1 / 0\n")
+    put(folder, "own_factor.py", 3.0)
     spec = using(folder, "own_one")
+    held = ablate.load(spec, trust=True)
+    (folder / "own_factor.py").write_text("FACTOR = 1 / 0\n")
     with pytest.raises(UserError, match=r"'own_one.py' can't be run: ZeroDivisionError"):
         ablate.load(spec, trust=True)
-    (folder / "own_factor.py").write_text("FACTOR = 3.0\n")
-    assert factor_of(spec) == 3.0
+    assert factor_in(as_written(held)) == 3.0
+    put(folder, "own_factor.py", 4.0)
+    assert factor_of(spec) == 4.0
+
+
+def test_what_a_file_defines_no_more_is_known_no_more(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(folder, "own_factor.py", 3.0)
+    spec = using(folder, "own_one")
+    assert main(["check", str(spec), "--trust"]) == 0
+    text = (folder / "own_one.py").read_text()
+    (folder / "own_one.py").write_text(text.replace('name="own_one"', 'name="own_new"'))
+    assert main(["check", str(spec), "--trust"]) == 2
+    assert "unknown block 'own_one'" in capsys.readouterr().err
+    (folder / "own_one.py").unlink()
+    (folder / "own_other.py").write_text(text)
+    assert factor_of(spec_of(folder, "own_one", "own_other")) == 3.0
+
+
+def test_a_block_of_two_folders_is_neither_for_the_other(folder: Path) -> None:
+    for place, factor in (("a", 3.0), ("b", 4.0)):
+        put(folder / place, "own_factor.py", factor)
+    first, second = (using(folder / place, "own_one") for place in ("a", "b"))
+    assert factor_of(first) == 3.0
+    with pytest.raises(UserError) as caught:
+        ablate.load(second, trust=True)
+    places = f"block 'own_one' is defined in {first.with_suffix('.py')} and in {second.with_suffix('.py')}"
+    assert places in str(caught.value)
+    assert factor_of(first) == 3.0
 
 
 def test_where_it_lies_changes_nothing(folder: Path) -> None:
@@ -294,12 +418,18 @@ def test_where_it_lies_changes_nothing(folder: Path) -> None:
     moved.mkdir()
     for name in ("own_swirl.py", "spec.yaml"):
         shutil.copy(folder / name, moved / name)
-    with pytest.raises(UserError, match=r"there is a module 'own_swirl' already, .*; choose .*, or use them in two"):
-        ablate.load(moved / "spec.yaml", trust=True)
-    assert str(moved) not in sys.path
-    own_code._forget(["own_swirl"])
-    sys.path.remove(str(folder))
     assert hashed(moved) == first
+    (folder / "own_swirl.py").unlink()
+    assert hashed(moved) == first
+    assert not {str(folder), str(moved)} & set(sys.path)
+
+
+def test_threads_may_read_specs_at_once(folder: Path) -> None:
+    put(folder, "own_factor.py", 3.0)
+    specs = [using(folder, f"own_{number}") for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        assert len(list(pool.map(lambda spec: ablate.load(spec, trust=True), specs))) == 6
+    assert [factor_of(spec) for spec in specs] == [3.0] * 6
 
 
 def test_a_spec_that_extends_uses_what_its_parent_does(folder: Path) -> None:
@@ -313,7 +443,6 @@ def test_a_spec_that_extends_uses_what_its_parent_does(folder: Path) -> None:
     (specs / "deeper" / "child.yaml").write_text("name: child\nextends: ../spec.yaml\n")
     assert main(["check", str(specs / "deeper" / "child.yaml"), "--trust"]) == 0
     (specs / "deeper" / "child.yaml").write_text("name: child\nextends: ../spec.yaml\nuse: null\n")
-    own_code._forget(["own_swirl"])
     block._registry.pop("own_swirl", None)
     assert main(["check", str(specs / "deeper" / "child.yaml"), "--trust"]) == 2
 
@@ -371,18 +500,6 @@ def test_a_study_of_it_is_swept_recorded_and_opened(folder: Path) -> None:
     assert again.results() == study.results()
 
 
-LATE = "def factor():\n    from own_pack.deep import FACTOR\n    return FACTOR"
-
-
-def late(folder: Path, factor: float, marked: bool = False) -> Path:
-    """A spec whose block imports its helper when it runs."""
-    (folder / "own_pack").mkdir(exist_ok=True)
-    if marked:
-        (folder / "own_pack" / "__init__.py").touch()
-    (folder / "own_pack" / "deep.py").write_text(f"FACTOR = {factor}\n")
-    return using(folder, "own_one", LATE, "factor()")
-
-
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_rays_workers_have_what_is_imported_late(folder: Path) -> None:
@@ -399,8 +516,8 @@ RECEIVING = """\
 import pickle, sys
 trial = pickle.load(sys.stdin.buffer)
 again = pickle.loads(pickle.dumps(trial))
-import own_one, own_pack.deep
-print(own_one.factor(), trial.own_code == again.own_code)
+(kind,) = [node.block for node in trial.graph.nodes if node.block.name == "own_one"]
+print(sys.modules[kind.__module__].factor(), trial.own_code == again.own_code)
 """
 
 
@@ -419,25 +536,28 @@ def test_another_process_runs_what_was_sent_and_not_what_has_been_edited(
     assert done.stdout.decode() == "3.0 True\n", done.stderr.decode()
 
 
-def test_a_process_that_ran_a_file_keeps_reading_it_from_its_folder(folder: Path) -> None:
-    spec = late(folder, 3.0)
-    trial = trial_of(as_written(ablate.load(spec, trust=True)), 0, Numerics())
-    assert pickle.loads(pickle.dumps(trial)).own_code == trial.own_code
-    late(folder, 4.0)
+def test_a_process_that_was_sent_a_file_can_read_it_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folder, "own_factor.py", 3.0)
+    spec = using(folder, "own_one")
+    trial = pickle.dumps(trial_of(as_written(ablate.load(spec, trust=True)), 0, Numerics()))
+    monkeypatch.setattr(own_code, "_here", own_code._Process())
+    pickle.loads(trial)
+    assert factor_of(spec) == 3.0
+    put(folder, "own_factor.py", 4.0)
     assert factor_of(spec) == 4.0
 
 
-def test_what_is_sent_next_takes_the_place_of_what_was_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
-    for factor in (3.0, 4.0):
-        ablate.load(late(folder, factor), trust=True)
-        given.append(pickle.dumps(own_code.sent()))
-    own_code._forget(["own_one"])
-    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
-    for pickled, factor in zip(given, (3.0, 4.0), strict=True):
-        pickle.loads(pickled)
-        assert importlib.import_module("own_one").factor() == factor
-    assert sum(isinstance(finder, own_code._Receiver) for finder in sys.meta_path) == 1
+def as_it_runs(given: str) -> Callable[[str], float]:
+    """What a process of a pool makes of it: a function of a block's name."""
+    return lambda name: float(vars(sys.modules[block.find(name).__module__])[given])
+
+
+def test_processes_of_a_pool_run_what_was_read(folder: Path) -> None:
+    put(folder, "own_factor.py", 3.0)
+    ablate.load(using(folder, "own_one"), trust=True)
+    put(folder, "own_factor.py", 4.0)
+    with Pool(1, as_it_runs, ("FACTOR",)) as pool:
+        assert [done for _, done in pool.each(["own_one"])] == [3.0]
 
 
 def test_a_variant_in_words_says_whose_code_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,8 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     block.registry()
     monkeypatch.setattr(block, "_registry", dict(block._registry))
     monkeypatch.setattr(sys, "path", [*sys.path])
-    for held in ("_brought", "_as_run"):
-        monkeypatch.setattr(own_code, held, {})
+    monkeypatch.setattr(own_code, "_here", own_code._Process())
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     known = set(sys.modules)

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from ablate.code import remember
 from ablate.errors import did_you_mean
+from ablate.own_code import note
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ class Augmentation(BaseModel, ABC):
         super().__init_subclass__(**kwargs)
         if name is not None:
             cls.name = name
+            note(_augmentations, cls)
             remember(cls)
             _augmentations[name] = cls
 

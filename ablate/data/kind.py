@@ -16,6 +16,7 @@ from ablate.code import remember
 from ablate.data.checks import Shape
 from ablate.data.fields import DataFields
 from ablate.data.splits import Examples
+from ablate.own_code import home, note
 from ablate.plugins import DATA_SETS, Plugin, class_of, found_in, listed_in, unusable_in
 
 
@@ -98,10 +99,11 @@ _registry: dict[str, type[DataSet]] = {}
 def _register(kind: type[DataSet]) -> None:
     known = _registry.get(kind.name)
     if known is not None and known.__module__ != kind.__module__:
-        raise ValueError(f"data set '{kind.name}' is defined in {known.__module__} and in {kind.__module__}")
+        raise ValueError(f"data set '{kind.name}' is defined in {home(known)} and in {home(kind)}")
     clash = kind.Params.model_fields.keys() & DataFields.model_fields.keys()
     if clash:
         raise ValueError(f"data set '{kind.name}' has parameters with names of data's own: {sorted(clash)}")
+    note(_registry, kind)
     remember(kind)
     _registry[kind.name] = kind
 

@@ -29,7 +29,8 @@ import torch
 from torch import nn
 
 from ablate.errors import did_you_mean
-from ablate.sources import Source, sources
+from ablate.own_code import module_of
+from ablate.sources import sources
 from ablate.streams import stream_seed
 
 TORCHVISION = ("torchvision.models", "torchvision.models.segmentation", "torchvision.models.video")
@@ -280,36 +281,16 @@ def _nearest(module: str, attribute: str) -> str:
 
 
 def _module_at(origin: Origin) -> ModuleType:
-    """A user's own file as a module, once for each content; its folder is on the path while it is read."""
-    file = origin.file
-    name = f"ablate_imported_{origin.digest}"
-    if name not in sys.modules:
-        specification = importlib.util.spec_from_file_location(name, file)
-        assert specification is not None
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        if code_digest(origin.name, file) != origin.digest:
-            raise OriginError(f"'{file}' is not what it was when the spec was read")
-        sys.modules[name] = module
-        # Another's helper of the same name is another helper, and so is one that was edited since.
-        others = {name: sys.modules.pop(name) for name in _sources_of_file(Path(file)) if name in sys.modules}
-        folder, known, writes = str(Path(file).parent), set(sys.modules), sys.dont_write_bytecode
-        sys.path.insert(0, folder)
-        # Beside a spec nothing is written; and a helper that changed within a second would be read from there.
-        sys.dont_write_bytecode = True
-        try:
-            specification.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        finally:
-            sys.path.remove(folder)
-            sys.dont_write_bytecode = writes
-            for helper in set(sys.modules) - known:
-                if Path(str(getattr(sys.modules[helper], "__file__", "") or "")).is_relative_to(folder):
-                    del sys.modules[helper]
-            sys.modules.update(others)
-    return sys.modules[name]
+    """A user's own file as a module, once for each content."""
+    if origin.digest not in _modules:
+        if code_digest(origin.name, origin.file) != origin.digest:
+            raise OriginError(f"'{origin.file}' is not what it was when the spec was read")
+        _modules[origin.digest] = module_of(Path(origin.file))
+    return _modules[origin.digest]
+
+
+_modules: dict[str, ModuleType] = {}
+"""By digest."""
 
 
 def code_digest(name: str, file: str = "") -> str:
@@ -318,7 +299,8 @@ def code_digest(name: str, file: str = "") -> str:
     Empty for what has a version: an installed package.
     """
     if file:
-        files = {source.path for source in _sources_of_file(Path(file)).values()}
+        path = Path(file)
+        files = {source.path for source in sources(path, path.stem, beside=True).values()} if path.is_file() else set()
     else:
         module = name.partition(":")[0]
         if module in (*TORCHVISION, *TIMM) or _version_of(name):
@@ -328,10 +310,6 @@ def code_digest(name: str, file: str = "") -> str:
     for path in sorted(files):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
-
-
-def _sources_of_file(file: Path) -> dict[str, Source]:
-    return sources(file, file.stem) if file.is_file() else {}
 
 
 def _sources_of(module: str) -> set[Path]:

@@ -169,12 +169,10 @@ def _use(tree: yamlfile.Mapping, trust: bool) -> None:
         if not trust:
             message = f"'{Path(file).name}' is refused: without --trust a spec runs no code"
             collector.add(path, message, "read it, then add --trust", key=False)
-            continue
-        try:
-            bring(Path(file))
-        except UserError as error:
-            for problem in error.problems:
-                collector.add(path, problem.message, problem.hint, key=False)
+    collector.raise_if_any()
+    for index, problems in bring([Path(file) for file in tree.get("use") or ()]).items():
+        for problem in problems:
+            collector.add(("use", index), problem.message, problem.hint, key=False)
     collector.raise_if_any()
 
 

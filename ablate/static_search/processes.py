@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from ablate.block import registry as blocks
 from ablate.data.dataset import registry as data_sets
 from ablate.errors import Problem, UserError
+from ablate.own_code import sent
 
 Piece = TypeVar("Piece")
 
@@ -28,7 +29,7 @@ class Pool:
     """Processes, each of which calls what ``make(*given)`` gives there. A context manager: its end is theirs."""
 
     def __init__(self, size: int, make: Callable[..., Callable[[Any], Any]], given: tuple[Any, ...]) -> None:
-        self._given = pickle.dumps((outside_modules(), make, given))
+        self._given = pickle.dumps((sent(), outside_modules(), make, given))
         self._size = size
         self._processes: list[SpawnProcess] = []
         self._connections: list[Connection] = []
@@ -126,7 +127,7 @@ def _work(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     try:
-        modules, make, given = pickle.loads(connection.recv_bytes())
+        _, modules, make, given = pickle.loads(connection.recv_bytes())
         for name in modules or ():
             import_module(name)
         function = make(*given)
