@@ -93,7 +93,7 @@ class _Registered:
     kind: Any
     file: Path
     """That of the class, or the one that was run when it was registered."""
-    made_of: Mapping[str, Source]
+    made_of: dict[str, Source]
 
     def put(self) -> None:
         self.registry[self.kind.name] = self.kind
@@ -112,6 +112,8 @@ class _Process:
     packages: dict[str, Package] = field(default_factory=dict)
     registered: dict[str, list[_Registered]] = field(default_factory=dict)
     """By package."""
+    brought: set[str] = field(default_factory=set)
+    """Packages all files of which were run here."""
     running: tuple[Package, Path] | None = None
 
 
@@ -141,13 +143,15 @@ def home(kind: type) -> str:
 
 def note(registry: dict[str, Any], kind: type) -> None:
     """That a class is put into a registry: by such a file perhaps."""
-    if _here.running is None:
-        return
-    package, file = _here.running
     name, _, module = kind.__module__.partition(".")
-    source = package.modules.get(module) if name == package.name else None
-    entry = _Registered(registry, kind, source.path if source else file, package.made_of[file.stem])
-    _here.registered.setdefault(package.name, []).append(entry)
+    if name in _here.packages:
+        made_of, file = _here.packages[name].made_with(module), _here.packages[name].modules[module].path
+    elif _here.running is not None:  # made by a function of somebody else's
+        package, file = _here.running
+        name, made_of = package.name, dict(package.made_of[file.stem])
+    else:
+        return
+    _here.registered.setdefault(name, []).append(_Registered(registry, kind, file, made_of))
 
 
 def bring(files: Sequence[Path]) -> dict[int, list[Problem]]:
@@ -164,11 +168,11 @@ def bring(files: Sequence[Path]) -> dict[int, list[Problem]]:
         if problems:
             return problems
         taken = _take_others(package)
-        if package.name in _here.registered:
-            for entry in _here.registered[package.name]:
+        if package.name in _here.brought:
+            for entry in _here.registered.get(package.name, ()):
                 entry.put()
             return {}
-        _drop(package)  # what another process has sent, and was imported as it arrived
+        _forget(package)  # of what another process sent some was perhaps imported
         _install(package)
         for at, file in enumerate(files):
             try:
@@ -178,7 +182,7 @@ def bring(files: Sequence[Path]) -> dict[int, list[Problem]]:
                 for entry in taken:
                     entry.put()
                 return {at: error.problems}
-        _here.registered.setdefault(package.name, [])
+        _here.brought.add(package.name)
         return {}
 
 
@@ -278,11 +282,7 @@ def _check_seen(file: Path, imported: set[str]) -> None:
 def _forget(package: Package) -> None:
     for entry in _here.registered.pop(package.name, ()):
         entry.take()
-    del _here.packages[package.name]
-    _drop(package)
-
-
-def _drop(package: Package) -> None:
+    _here.packages.pop(package.name, None)
     for name in list(sys.modules):
         if name == package.name or name.startswith(f"{package.name}."):
             del sys.modules[name]

@@ -536,28 +536,35 @@ def test_another_process_runs_what_was_sent_and_not_what_has_been_edited(
     assert done.stdout.decode() == "3.0 True\n", done.stderr.decode()
 
 
-def test_a_process_that_was_sent_a_file_can_read_it_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_process_that_was_sent_a_file_can_read_it_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, edited: bool
+) -> None:
     put(folder, "own_factor.py", 3.0)
     spec = using(folder, "own_one")
     trial = pickle.dumps(trial_of(as_written(ablate.load(spec, trust=True)), 0, Numerics()))
     monkeypatch.setattr(own_code, "_here", own_code._Process())
+    for name in [name for name in sys.modules if name.startswith(own_code.PREFIX)]:
+        del sys.modules[name]
+    block._registry.pop("own_one")
     pickle.loads(trial)
-    assert factor_of(spec) == 3.0
-    put(folder, "own_factor.py", 4.0)
-    assert factor_of(spec) == 4.0
+    assert "own_one" in block._registry
+    if edited:
+        put(folder, "own_factor.py", 4.0)
+    assert factor_of(spec) == (4.0 if edited else 3.0)
 
 
-def as_it_runs(given: str) -> Callable[[str], float]:
-    """What a process of a pool makes of it: a function of a block's name."""
-    return lambda name: float(vars(sys.modules[block.find(name).__module__])[given])
+def as_it_runs(kind: type) -> Callable[[str], float]:
+    """What a process of a pool makes of a class: a function of a name in its module."""
+    return lambda name: float(vars(sys.modules[kind.__module__])[name])
 
 
 def test_processes_of_a_pool_run_what_was_read(folder: Path) -> None:
     put(folder, "own_factor.py", 3.0)
     ablate.load(using(folder, "own_one"), trust=True)
     put(folder, "own_factor.py", 4.0)
-    with Pool(1, as_it_runs, ("FACTOR",)) as pool:
-        assert [done for _, done in pool.each(["own_one"])] == [3.0]
+    with Pool(1, as_it_runs, (block.find("own_one"),)) as pool:
+        assert [done for _, done in pool.each(["FACTOR"])] == [3.0]
 
 
 def test_a_variant_in_words_says_whose_code_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
