@@ -77,7 +77,8 @@ def as_started(variant: Variant, seed: int = 0) -> Trained:
 def as_trained(plan: StudyPlan, folder: Path, name: str | None = None, seed: int | None = None) -> Trained:
     """A variant with the weights that its trial in a study ended with; by default of the study's first seed.
 
-    ``UserError`` where the study has no such variant or seed, or another network under the variant's name.
+    ``UserError`` where the study has no such variant or seed, another network under the variant's name, or blocks of
+    a user's own that have changed since.
     """
     study = Study.open(folder)
     record = study.variant(name)
@@ -85,6 +86,11 @@ def as_trained(plan: StudyPlan, folder: Path, name: str | None = None, seed: int
     if record["identity"] != variant.identity:
         message = f"'{variant.name}' of {folder} is another network, recipe or data than this spec's"
         raise UserError(Problem(message, hint=f"export from the spec that was trained: {folder / 'spec.yaml'}"))
+    trained = (record.get("certificate") or {}).get("code") or {}
+    for what, code in variant.code.items():
+        if what.startswith("block ") and trained.get(what, code)["digest"] != code["digest"]:
+            message = f"'{variant.name}' of {folder} was trained with other code of {what}: {trained[what]['digest']}"
+            raise UserError(Problem(message, hint=f"here it is {code['digest']}; bring back the code that was trained"))
     seed, hash = study.trial(record["name"], seed)
     network = variant.network.built(seed)
     original = plan.variant(record["duplicate_of"]) if record.get("duplicate_of") else variant

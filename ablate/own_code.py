@@ -30,7 +30,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from ablate.errors import Problem, UserError, printable
-from ablate.sources import Source, sources, with_parents
+from ablate.sources import Source, is_installed, sources, with_parents
 
 PREFIX = "ablate_own_"
 
@@ -157,7 +157,8 @@ def note(registry: dict[str, Any], kind: type) -> None:
 def bring(files: Sequence[Path]) -> dict[int, list[Problem]]:
     """Run files together, once for each content that they and their imports have; what they define is registered.
 
-    Returns what is wrong, by the place among ``files``; nothing where all is well.
+    Returns what is wrong, by the place among ``files``; nothing where all is well. What was registered before is then
+    as it was.
     """
     with _lock:
         problems = {at: found for at, file in enumerate(files) if (found := _problems(file))}
@@ -168,27 +169,18 @@ def bring(files: Sequence[Path]) -> dict[int, list[Problem]]:
         if problems:
             return problems
         taken = _take_others(package)
-        if package.name in _here.brought:
-            for entry in _here.registered.get(package.name, ()):
-                entry.put()
-            return {}
-        _forget(package)  # of what another process sent some was perhaps imported
-        _install(package)
-        for at, file in enumerate(files):
-            try:
-                _run(package, file)
-            except UserError as error:
-                _forget(package)
-                for entry in taken:
-                    entry.put()
-                return {at: error.problems}
-        _here.brought.add(package.name)
-        return {}
+        problems = _register_again(package) if package.name in _here.brought else _run_all(package, files)
+        for entry in taken if problems else ():
+            entry.put()
+        return problems
 
 
 def module_of(file: Path) -> ModuleType:
-    """A file by itself as a module, with what it imports from beside it. Raises whatever it raises."""
+    """A file by itself as a module, with what it imports from beside it. ``UserError``, or whatever it raises."""
     package = Package({file.stem: sources(file, file.stem, beside=True)})
+    problems = _clashes(package, file, ())
+    if problems:
+        raise UserError(problems)
     _install(package)
     return importlib.import_module(f"{package.name}.{file.stem}")
 
@@ -217,11 +209,15 @@ def _clashes(package: Package, file: Path, before: Sequence[Path]) -> list[Probl
         others = [each.stem for each in before if package.made_of[each.stem].get(name, source) != source]
         if others:
             problems.append(Problem(f"{what} from beside it, and '{others[0]}.py' another of that name", hint=hint))
-        found = _found(name) if "." not in name else None
-        if found is not None and _place(found) not in (source.path.resolve(), None):
-            where = f", {found.origin}" if found.has_location else ""
-            problems.append(Problem(f"{what}: there is a module '{name}' already{where}", hint=hint))
+        if _is_installed(name):
+            problems.append(Problem(f"{what}: there is a module '{name}' already", hint=hint))
     return problems
+
+
+def _is_installed(name: str) -> bool:
+    """Whether an import of it means Python's own, this package or an installed one, for whoever reads it."""
+    found = None if "." in name else _found(name)
+    return name == "ablate" or name in sys.stdlib_module_names or (found is not None and is_installed(found.origin))
 
 
 def _found(name: str) -> ModuleSpec | None:
@@ -229,12 +225,7 @@ def _found(name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(name)
     except ValueError:  # a module that says nothing of where it is from
-        return ModuleSpec(name, None, origin="somewhere")
-
-
-def _place(found: ModuleSpec) -> Path | None:
-    """Its file; None for a folder that is a package because it is there, which any module goes before."""
-    return None if found.origin is None else Path(found.origin).resolve()
+        return None
 
 
 def _take_others(package: Package) -> list[_Registered]:
@@ -242,6 +233,30 @@ def _take_others(package: Package) -> list[_Registered]:
     files = {source.path for source in package.modules.values()}
     others = [entry for name, every in _here.registered.items() if name != package.name for entry in every]
     return [entry for entry in others if (entry.file in files or not entry.file.is_file()) and entry.take()]
+
+
+def _register_again(package: Package) -> dict[int, list[Problem]]:
+    entries = _here.registered.get(package.name, ())
+    for entry in entries:
+        there = entry.registry.get(entry.kind.name, entry.kind)
+        if there is not entry.kind:
+            message = f"'{entry.kind.name}' is defined in {home(there)} and in {home(entry.kind)}"
+            return {0: [Problem(message, hint="choose another name for one of them")]}
+    for entry in entries:
+        entry.put()
+    return {}
+
+
+def _run_all(package: Package, files: Sequence[Path]) -> dict[int, list[Problem]]:
+    _install(package)
+    for at, file in enumerate(files):
+        try:
+            _run(package, file)
+        except UserError as error:
+            _forget(package)
+            return {at: error.problems}
+    _here.brought.add(package.name)
+    return {}
 
 
 def _run(package: Package, file: Path) -> None:
@@ -266,17 +281,21 @@ _STATEMENTS = "from beside it are imported Python files that an import statement
 
 def _check_seen(file: Path, imported: set[str]) -> None:
     """What came from beside it over ``sys.path``, by no statement of a Python file, has no part in any digest."""
-    folder = file.parent.resolve()
-    for name in sorted(imported):
-        path = Path(str(getattr(sys.modules[name], "__file__", None) or "")).resolve()
-        first = name.partition(".")[0]
-        if first == "ablate" or first.startswith(PREFIX) or not path.is_relative_to(folder):
-            continue
-        if path.relative_to(folder).parts[0].partition(".")[0] == first:  # and not of an environment in it
-            for each in imported:
-                sys.modules.pop(each, None)
-            message = f"'{file.name}' imports '{name}' from beside it by no statement of a Python file"
-            raise UserError(Problem(message, hint=_STATEMENTS))
+    unseen = sorted(name for name in imported if _is_beside(file, name))
+    for name in unseen:
+        del sys.modules[name]
+    if unseen:
+        message = f"'{file.name}' imports '{unseen[0]}' from beside it by no statement of a Python file"
+        raise UserError(Problem(message, hint=_STATEMENTS))
+
+
+def _is_beside(file: Path, name: str) -> bool:
+    """Whether a module was found in the file's folder itself, and not in an environment that lies in there."""
+    first, folder = name.partition(".")[0], file.parent.resolve()
+    path = Path(str(getattr(sys.modules[name], "__file__", None) or "")).resolve()
+    if first == "ablate" or first in _here.packages or not path.is_relative_to(folder):
+        return False
+    return path.relative_to(folder).parts[0].partition(".")[0] == first
 
 
 def _forget(package: Package) -> None:

@@ -18,6 +18,11 @@ class Source(NamedTuple):
     content: bytes
 
 
+def is_installed(place: str | Path | None) -> bool:
+    """Whether a file lies among those that were installed."""
+    return place is not None and bool(_INSTALLED & set(Path(place).parts))
+
+
 def sources(file: Path, module: str, *, beside: bool = False) -> dict[str, Source]:
     """Module → source, of the file and of every file that it imports, directly or not, from its package or its folder.
 
@@ -28,7 +33,7 @@ def sources(file: Path, module: str, *, beside: bool = False) -> dict[str, Sourc
     inside = module.split(".") + (["__init__"] if file.name == "__init__.py" else [])
     packaged = len(inside) > 1 and file.with_suffix("").parts[-len(inside) :] == tuple(inside)
     root = file.parents[len(inside) - 1] if packaged else file.parent
-    alone = not (packaged or beside) and bool(_INSTALLED & set(root.parts))
+    alone = not (packaged or beside) and is_installed(root)
     found: dict[str, Source] = {}
     waiting = [(module if packaged else file.stem, file)]
     while waiting:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import functional as reference
 
-from ablate.data import grammar, kind, subsets
+from ablate.data import kind, subsets
 from ablate.data.dataset import (
     DataInfo,
     DataSet,
@@ -62,7 +62,6 @@ def given_split() -> Iterator[Any]:
 
     yield made.update
     kind._registry.pop("given")
-    grammar._grammar.cache_clear()
 
 
 def as_split(labels: list[int]) -> Split:

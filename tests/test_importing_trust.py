@@ -119,6 +119,16 @@ def test_a_helper_is_that_of_its_own_folder(tmp_path: Path, monkeypatch: pytest.
         assert sys.modules["helper_of_net"] is theirs
 
 
+def test_a_helper_that_is_called_as_pythons_own_module_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(f"import colorsys\n{OWN}")
+    origin = Origin.of("net.py:Net", {"width": 3, "num_classes": 7}, str(tmp_path / "net.py"))
+    assert construct(origin, 0).conv.out_channels == 3
+    (tmp_path / "colorsys.py").touch()
+    origin = Origin.of("net.py:Net", {"width": 3, "num_classes": 7}, str(tmp_path / "net.py"))
+    with pytest.raises(OriginError, match=r"'net.py' imports 'colorsys': there is a module 'colorsys' already"):
+        construct(origin, 0)
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [

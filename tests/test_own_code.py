@@ -20,7 +20,7 @@ import torch
 import ablate
 from ablate import block, own_code
 from ablate.cli import main
-from ablate.data import grammar, kind
+from ablate.data import kind
 from ablate.design import as_written, trial_hash
 from ablate.design.variant import Variant
 from ablate.errors import UserError
@@ -59,7 +59,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     kind.registry()
     for module in (block, kind):
         monkeypatch.setattr(module, "_registry", dict(module._registry))
-    grammar._grammar.cache_clear()
     monkeypatch.setattr(own_code, "_here", own_code._Process())
     known = set(sys.modules)
     (tmp_path / "own_swirl.py").write_text(BLOCK.format(name="own_swirl", by=2.0))
@@ -195,6 +194,7 @@ def test_files_that_are_used_together_are_modules_of_one_program(folder: Path, l
     ablate.load(spec_of(folder, "own_two", "own_one", "own_two"), trust=True)
     one, two = (sys.modules[block.find(name).__module__] for name in ("own_one", "own_two"))
     assert late or one.own_two is two
+    assert [one.__file__, two.__file__] == [str(folder / "own_one.py"), str(folder / "own_two.py")]
     assert pickle.loads(pickle.dumps(block.find("own_one"))) is block.find("own_one")
 
 
@@ -303,7 +303,9 @@ def test_a_helper_that_is_not_there_is_nobodys(folder: Path) -> None:
 
 def test_a_helper_that_an_installed_module_hides_is_named(folder: Path) -> None:
     put(folder, "colorsys.py", 3.0)
-    with pytest.raises(UserError, match=r"'own_one.py' imports 'colorsys': there is a module 'colorsys' already, .*"):
+    with pytest.raises(
+        UserError, match=r"'own_one.py' imports 'colorsys': there is a module 'colorsys' already; choose"
+    ):
         ablate.load(using(folder, "own_one", "from colorsys import FACTOR"), trust=True)
 
 
@@ -395,9 +397,25 @@ def test_what_a_file_defines_no_more_is_known_no_more(folder: Path, capsys: pyte
     (folder / "own_one.py").write_text(text.replace('name="own_one"', 'name="own_new"'))
     assert main(["check", str(spec), "--trust"]) == 2
     assert "unknown block 'own_one'" in capsys.readouterr().err
-    (folder / "own_one.py").unlink()
-    (folder / "own_other.py").write_text(text)
+    (folder / "own_one.py").write_text(text)
+    assert factor_of(spec) == 3.0
+    (folder / "own_one.py").rename(folder / "own_other.py")
     assert factor_of(spec_of(folder, "own_one", "own_other")) == 3.0
+    (folder / "own_one.py").write_text(text)
+    with pytest.raises(UserError, match=r"'own_one' is defined in .*own_other.py and in .*own_one.py"):
+        ablate.load(spec_of(folder, "own_one", "own_one"), trust=True)
+    assert factor_of(spec_of(folder, "own_one", "own_other")) == 3.0
+
+
+def test_an_edited_default_of_a_data_set_is_the_one_that_is_used(folder: Path) -> None:
+    text = (
+        "from ablate.datasets.fake import Fake\n\nclass Own(Fake, name='own_rain'):\n    class Params(Fake.Params):\n"
+    )
+    (folder / "spec.yaml").write_text(SPEC.format(use="[own_rain.py]", data="own_rain", block="act"))
+    for noise in (0.25, 0.5):
+        (folder / "own_rain.py").write_text(f"{text}        noise: float = {noise}\n")
+        data = as_written(ablate.load(folder / "spec.yaml", trust=True)).data
+        assert (data.params.noise, data.identity()["noise"]) == (noise, noise)
 
 
 def test_a_block_of_two_folders_is_neither_for_the_other(folder: Path) -> None:
@@ -426,10 +444,13 @@ def test_where_it_lies_changes_nothing(folder: Path) -> None:
 
 def test_threads_may_read_specs_at_once(folder: Path) -> None:
     put(folder, "own_factor.py", 3.0)
-    specs = [using(folder, f"own_{number}") for number in range(6)]
+    statement = "import time\ntime.sleep(0.05)\nfrom own_factor import FACTOR"
+    specs = [using(folder, f"own_{number}", statement) for number in range(6)]
+    output = sys.stdout
     with ThreadPoolExecutor(6) as pool:
         assert len(list(pool.map(lambda spec: ablate.load(spec, trust=True), specs))) == 6
     assert [factor_of(spec) for spec in specs] == [3.0] * 6
+    assert sys.stdout is output
 
 
 def test_a_spec_that_extends_uses_what_its_parent_does(folder: Path) -> None:
@@ -498,6 +519,9 @@ def test_a_study_of_it_is_swept_recorded_and_opened(folder: Path) -> None:
     assert study.model(trust=True).body.by == 2.0
     again: Any = ablate.sweep(spec, folder=folder / "study", executor="local", cache=False)
     assert again.results() == study.results()
+    (folder / "own_swirl.py").write_text(BLOCK.format(name="own_swirl", by=2.0).replace("x * self", "x + self"))
+    with pytest.raises(UserError, match=rf"was trained with other code of block own_swirl: {told[1]['digest']}; here"):
+        study.model(trust=True)
 
 
 @pytest.mark.ray

@@ -16,7 +16,7 @@ import ablate
 from ablate import block, plugins
 from ablate.certify import Certifier
 from ablate.cli import main
-from ablate.data import grammar, kind
+from ablate.data import kind
 from ablate.design import as_written, study_plan, trial_hash
 from ablate.errors import UserError
 from ablate.numerics import Numerics
@@ -42,7 +42,6 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     kind.registry()
     for module in (block, kind):
         monkeypatch.setattr(module, "_registry", dict(module._registry))
-    grammar._grammar.cache_clear()
     monkeypatch.setattr(plugins, "_warned", set())
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     known = set(sys.modules)

@@ -73,15 +73,20 @@ class DataSpec(DataFields):
         return {"anyOf": [handler(_grammar(name).__pydantic_core_schema__) for name in registry()]}
 
 
-@functools.cache
 def _grammar(name: str) -> type[BaseModel]:
-    """The fields that one data set takes: those of all, with what this one makes of them, and its own."""
+    """``_grammar_of`` the data set of that name."""
     try:
-        kind = find(name)
+        return _grammar_of(find(name))
     except KeyError as error:
         wrong = PydanticCustomError("unknown_name", f"unknown data set '{name}'; {error.args[0]}")
         details = InitErrorDetails(type=wrong, loc=("name",), input=name)
         raise ValidationError.from_exception_data("data", [details]) from None
+
+
+@functools.cache
+def _grammar_of(kind: type[DataSet]) -> type[BaseModel]:
+    """The fields that one data set takes: those of all, with what this one makes of them, and its own."""
+    name = kind.name
     changed: dict[str, Any] = {"name": (Literal[name], _described("name"))}
     if kind.folder == "required":
         changed["root"] = (str, _described("root"))

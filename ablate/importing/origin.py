@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ablate.errors import did_you_mean
+from ablate.errors import UserError, did_you_mean
 from ablate.own_code import module_of
 from ablate.sources import sources
 from ablate.streams import stream_seed
@@ -285,7 +285,10 @@ def _module_at(origin: Origin) -> ModuleType:
     if origin.digest not in _modules:
         if code_digest(origin.name, origin.file) != origin.digest:
             raise OriginError(f"'{origin.file}' is not what it was when the spec was read")
-        _modules[origin.digest] = module_of(Path(origin.file))
+        try:
+            _modules[origin.digest] = module_of(Path(origin.file))
+        except UserError as error:
+            raise OriginError(error.problems[0].message, hint=error.problems[0].hint) from None
     return _modules[origin.digest]
 
 
@@ -298,17 +301,17 @@ def code_digest(name: str, file: str = "") -> str:
 
     Empty for what has a version: an installed package.
     """
+    path, module = Path(file), name.partition(":")[0]
     if file:
-        path = Path(file)
-        files = {source.path for source in sources(path, path.stem, beside=True).values()} if path.is_file() else set()
+        found = sources(path, path.stem, beside=True).values() if path.is_file() else ()
+        parts = {source.path: source.content for source in found}
+    elif module in (*TORCHVISION, *TIMM) or _version_of(name):
+        return ""
     else:
-        module = name.partition(":")[0]
-        if module in (*TORCHVISION, *TIMM) or _version_of(name):
-            return ""
-        files = _sources_of(module)
+        parts = {path: path.read_bytes() for path in _sources_of(module)}
     digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path, content in sorted(parts.items()):
+        digest.update(path.name.encode() + b"\0" + content + b"\0")
     return digest.hexdigest()[:32]
 
 
